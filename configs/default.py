@@ -1,0 +1,53 @@
+"""Every key of a configuration, with its meaning and unit.
+
+The other files start from this one and override what they need. On the command line any key can
+be set as `--config.batch_size=64`, nested ones as `--config.model_kwargs.num_blocks=10`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # The network: a name of `jaxdeblur models`, and fields of its class to override.
+    config.model = "atrous_net"
+    config.model_kwargs = ConfigDict()
+    config.dtype = "float32"  # of the arithmetic: float32 | bfloat16; parameters stay float32
+
+    # Data: cifar10 (a TFDS folder), photos (a folder of photographs) or skimage (those that
+    # scikit-image ships; data_dir is not read).
+    config.dataset = "cifar10"
+    config.data_dir = "~/tensorflow_datasets"
+    config.patch_size = 32  # pixels, the side of the square patches trained on
+    config.eval_patch_size = 32  # pixels, the side of the central patch evaluated
+
+    # Blur and augmentation. The published recipe blurs each image once and changes nothing else.
+    config.max_sigma = 3.0  # pixels; sigma is uniform in (0, max_sigma)
+    config.fresh_sigma = False  # draw sigma anew each time an image is seen
+    config.flip = False  # mirror left-right, with probability 0.5
+    config.rotate = False  # turn by 0, 90, 180 or 270 degrees
+
+    # Optimisation: Adam.
+    config.batch_size = 32  # over all devices
+    config.num_epochs = 30  # passes over the training split ...
+    config.num_steps = 0  # ... unless the length is given in steps
+    config.loss = "l1"  # l1 | mse | charbonnier
+    config.learning_rate = 1e-4
+    config.schedule = "constant"  # constant | cosine (to 0), after the warm-up
+    config.warmup_steps = 0  # steps of linear warm-up from 0
+    config.grad_clip_norm = 1.0  # 0 turns clipping off
+    config.grad_clip = "each"  # each (parameter's norm by itself, as Keras) | global
+    config.ema_decay = 0.0  # of the moving average of the parameters that is evaluated; 0: none
+    config.seed = 0  # of initialisation, order, patches and blur
+
+    # How often, in steps.
+    config.log_every_steps = 50
+    config.eval_every_steps = 1000
+    config.checkpoint_every_steps = 500
+
+    # Evaluation.
+    config.eval_batch_size = 100  # over all devices
+    config.eval_repeats = 1  # R: each image R times, sigma from the r-th of R parts; 1: published
+
+    return config.lock()

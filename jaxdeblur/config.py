@@ -1,0 +1,159 @@
+"""Checks of a configuration's values; its keys are documented in `configs/default.py`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from jaxdeblur.data.blur import kernel_radius
+from jaxdeblur.errors import InputError, nearest, reported
+from jaxdeblur.losses import LOSSES
+from jaxdeblur.models import create_model
+
+_CHOICES = {
+    "dataset": ("cifar10", "photos", "skimage"),
+    "dtype": ("float32", "bfloat16"),
+    "grad_clip": ("each", "global"),
+    "loss": tuple(LOSSES),
+    "schedule": ("constant", "cosine"),
+}
+
+_AT_LEAST = {
+    "batch_size": 1,
+    "checkpoint_every_steps": 1,
+    "ema_decay": 0,
+    "eval_batch_size": 1,
+    "eval_every_steps": 1,
+    "eval_patch_size": 11,  # SSIM's window
+    "eval_repeats": 1,
+    "grad_clip_norm": 0,
+    "learning_rate": 0,
+    "log_every_steps": 1,
+    "max_sigma": 0,
+    "num_epochs": 0,
+    "num_steps": 0,
+    "patch_size": 1,
+    "seed": 0,
+    "warmup_steps": 0,
+}
+
+# Keys that do not change the parameters a run ends with: they may differ when it goes on.
+_FREE_KEYS = (
+    "checkpoint_every_steps",
+    "data_dir",
+    "eval_batch_size",
+    "eval_every_steps",
+    "eval_patch_size",
+    "eval_repeats",
+    "log_every_steps",
+)
+
+
+def check(config: ConfigDict) -> None:
+    """Checks every value by itself and against the devices.
+
+    Raises:
+      InputError: names the key, its value and what it may be.
+    """
+    for key, choices in _CHOICES.items():
+        if config[key] not in choices:
+            raise InputError(f"config.{key} = {config[key]!r}; {nearest(config[key], choices)}")
+    for key, minimum in _AT_LEAST.items():
+        if not (math.isfinite(config[key]) and config[key] >= minimum):
+            raise InputError(f"config.{key} = {config[key]!r} must be at least {minimum}")
+    if config.ema_decay >= 1:
+        raise InputError(f"config.ema_decay = {config.ema_decay} must be below 1, such as 0.999")
+    if not config.num_steps and not config.num_epochs:
+        raise InputError("config.num_steps and config.num_epochs are both 0; set one of them")
+    for key in ("batch_size", "eval_batch_size"):
+        if config[key] % jax.device_count():
+            raise InputError(
+                f"config.{key} = {config[key]} is not divisible by the {jax.device_count()} "
+                f"devices; try {math.ceil(config[key] / jax.device_count()) * jax.device_count()}"
+            )
+    module = create_model(config.model, **config.model_kwargs)
+    for key in ("patch_size", "eval_patch_size"):
+        size = config[key]
+        if size <= kernel_radius(config.max_sigma):
+            raise InputError(
+                f"config.{key} = {size} is too small for config.max_sigma = {config.max_sigma}; "
+                f"{kernel_radius(config.max_sigma) + 1} pixels at least"
+            )
+        if size % module.size_multiple or size < module.minimum_size:
+            raise InputError(
+                f"config.{key} = {size} does not fit {config.model}: a multiple of "
+                f"{module.size_multiple}, {module.minimum_size} at least"
+            )
+
+
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Writes `config.json` into a new workdir, or checks that an old one's run is the same.
+
+    Raises:
+      InputError: the workdir is of another configuration; it is left as it is.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        partial.rename(path)
+        return
+    old, new = read_config(workdir).to_dict(), config.to_dict()
+    differing = [key for key in new if key not in _FREE_KEYS and old.get(key) != new[key]]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"workdir = {str(workdir)!r} holds a run with config.{key} = {old.get(key)!r}, not "
+            f"{new[key]!r}; use another --workdir, or the same configuration to go on"
+        )
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """Reads the configuration of a run.
+
+    Raises:
+      InputError: the folder is not the workdir of a run, or its `config.json` is damaged.
+    """
+    path = workdir / "config.json"
+    try:
+        return ConfigDict(json.loads(path.read_text())).lock()
+    except OSError as error:
+        raise InputError(f"workdir = {str(workdir)!r} holds no run (no config.json)") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); restore it or use a new workdir") from error
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line of a script: the `flags_parser` of `absl.app.run`.
+
+    A wrong flag, an unknown key or a value of the wrong type ends the process with one line that
+    names it and status 2.
+    """
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every save in dozens of lines
+    with reported():
+        try:
+            rest = flags.FLAGS(argv)
+        except AttributeError as error:  # a key that the locked ConfigDict does not have
+            raise InputError(_unknown_key(str(error))) from error
+        except (flags.Error, TypeError, OSError) as error:
+            raise InputError(error) from error
+        if flags.FLAGS.help:
+            app.usage(shorthelp=True)
+            raise SystemExit(0)
+        if len(rest) > 1:
+            raise InputError(f"unexpected argument {rest[1]!r}; flags begin with --")
+        return rest
+
+
+def _unknown_key(message: str) -> str:
+    suggestion = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message)
+    if suggestion:
+        return f"configuration key {suggestion[2]!r} is unknown; did you mean {suggestion[1]!r}?"
+    return f"unknown configuration key: {message}; configs/default.py lists them"

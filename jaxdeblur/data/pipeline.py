@@ -1,0 +1,152 @@
+"""From a source of sharp images to batches on the devices.
+
+A batch is `{"sharp": uint8 [B, P, P, 3], "sigma": float32 [B]}`: the blur itself is made inside
+the jitted step (`blur.make_pair`), so that a quarter of the bytes travel and no core of the host
+works on it. Every random choice is a function of the seed and of the sample's number, so a run
+is repeated exactly, whatever the number of threads, and an iterator's state is one number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import grain
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxdeblur.data import cifar, photos
+from jaxdeblur.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Sharp uint8 `[H, W, 3]` images in a fixed order."""
+
+    name: str
+    labels: Sequence[str]  # what to call each image
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    def smallest_size(self) -> tuple[int, int, str]: ...
+
+
+def open_source(config: ConfigDict, split: str) -> Source:
+    """Opens the split "train", "val" or "test" of the configured dataset.
+
+    Raises:
+      InputError: no such data, or images smaller than the patch.
+    """
+    match config.dataset:
+        case "cifar10":
+            source = cifar.Cifar10(config.data_dir, split)
+        case "photos":
+            source = photos.photo_folder(config.data_dir, split)
+        case _:
+            source = photos.skimage_photos(split)
+    patch_size = config.patch_size if split == "train" else config.eval_patch_size
+    height, width, name = source.smallest_size()
+    if patch_size > min(height, width):
+        key = "patch_size" if split == "train" else "eval_patch_size"
+        raise InputError(f"{key} = {patch_size} is larger than {name} ({height}x{width} pixels)")
+    return source
+
+
+def stratified_sigmas(num_images: int, repeats: int, max_sigma: float, seed: int) -> np.ndarray:
+    """Draws the blur of every image of an evaluation, or of training with fixed blur.
+
+    The r-th of R repeats draws from the r-th of R equal parts of (0, max_sigma), which takes most
+    of the chance out of an average over few images; with R = 1 it is the published protocol.
+    Image i's value depends on the seed, i and r alone.
+
+    Returns:
+      float32 `[repeats, num_images]`, pixels.
+    """
+    draws = [np.random.default_rng([seed, r]).uniform(size=num_images) for r in range(repeats)]
+    strata = (np.arange(repeats)[:, None] + np.stack(draws)) / repeats
+    return (strata * max_sigma).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSample:
+    """Cuts a random patch, flips and turns it, and chooses its blur."""
+
+    source: Source
+    sigmas: np.ndarray | None  # [N], pixels; None draws a fresh one every time
+    patch_size: int
+    max_sigma: float
+    flip: bool
+    rotate: bool
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+        image = self.source[index]
+        top, left = (rng.integers(0, size - self.patch_size + 1) for size in image.shape[:2])
+        patch = image[top : top + self.patch_size, left : left + self.patch_size]
+        if self.flip and rng.random() < 0.5:
+            patch = patch[:, ::-1]
+        if self.rotate:
+            patch = np.rot90(patch, rng.integers(4))
+        if self.sigmas is None:
+            sigma = np.float32(rng.uniform(0, self.max_sigma))
+        else:
+            sigma = self.sigmas[index]
+        return {"sharp": np.ascontiguousarray(patch), "sigma": sigma}
+
+
+def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterator:
+    """Endless shuffled batches of this process's share of the samples.
+
+    The iterator's position is saved and restored with a checkpoint.
+    """
+    sigmas = None
+    if not config.fresh_sigma:
+        sigmas = stratified_sigmas(len(source), 1, config.max_sigma, config.seed)[0]
+    sample = TrainingSample(
+        source, sigmas, config.patch_size, config.max_sigma, config.flip, config.rotate
+    )
+    # Shuffle the whole before taking a share, so that the order is one for any number of processes.
+    dataset = (
+        grain.MapDataset.range(len(source))
+        .seed(config.seed)
+        .shuffle()
+        .repeat()[jax.process_index() :: jax.process_count()]
+        .random_map(sample)
+        .batch(config.batch_size // jax.process_count())
+    )
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4)))
+
+
+def evaluation_batches(config: ConfigDict, source: Source) -> Iterator[tuple[Batch, int]]:
+    """Every image `eval_repeats` times, its central patch, in order.
+
+    Yields:
+      A batch of `eval_batch_size`, with the images' `index` beside them, and how many of it count:
+      the last one is filled up with copies.
+    """
+    sigmas = stratified_sigmas(len(source), config.eval_repeats, config.max_sigma, config.seed + 1)
+    samples = [(i, sigma) for row in sigmas for i, sigma in enumerate(row)]
+    for start in range(0, len(samples), config.eval_batch_size):
+        chosen = samples[start : start + config.eval_batch_size]
+        count = len(chosen)
+        chosen += chosen[-1:] * (config.eval_batch_size - count)
+        yield (
+            {
+                "sharp": np.stack([_centre(source[i], config.eval_patch_size) for i, _ in chosen]),
+                "sigma": np.array([sigma for _, sigma in chosen], np.float32),
+                "index": np.array([i for i, _ in chosen], np.int32),
+            },
+            count,
+        )
+
+
+def to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
+    """Places a process's part of a batch on its devices, as one global array a key."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def _centre(image: np.ndarray, size: int) -> np.ndarray:
+    top, left = ((length - size) // 2 for length in image.shape[:2])
+    return image[top : top + size, left : left + size]

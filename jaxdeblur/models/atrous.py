@@ -1,0 +1,92 @@
+"""ATROUS_NET: a residual network of parallel dilated convolutions at half resolution."""
+
+from __future__ import annotations
+
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from jaxdeblur.models.layers import Conv, ConvTranspose, check_input, current_frame, leaky_relu
+
+
+class AtrousBlock(nn.Module):
+    """Four dilations of one input side by side, merged, plus the input; sees 11x11 pixels.
+
+    Attributes:
+      num_channels: channels of input and output; each branch has half as many.
+      batch_norm: normalise each convolution before its LeakyReLU.
+      dtype: type of the arithmetic; parameters stay float32.
+    """
+
+    num_channels: int
+    batch_norm: bool = False
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        conv = functools.partial(
+            Conv, kernel_size=3, kernel_init=nn.initializers.he_normal(), dtype=self.dtype
+        )
+
+        def activate(y, name):
+            if self.batch_norm:
+                norm = nn.BatchNorm(use_running_average=not train, dtype=self.dtype, name=name)
+                y = norm(y)
+            return leaky_relu(y)
+
+        branches = [
+            activate(conv(self.num_channels // 2, dilation=d, name=f"dilated_{d}")(x), f"norm_{d}")
+            for d in (1, 2, 3, 4)
+        ]
+        merged = conv(self.num_channels, name="merge")(jnp.concatenate(branches, axis=-1))
+        return x + activate(merged, "norm_merge")
+
+
+class AtrousNet(nn.Module):
+    """The official network (12,571,011 parameters with 5 blocks, 24,371,331 with 10).
+
+    In video mode 12,633,219 and 24,433,539. It predicts the difference to the current blurred
+    frame; the output is not clipped.
+
+    Attributes:
+      num_channels: channels of the blocks; a multiple of 4.
+      num_blocks: 5 for CIFAR-10, 10 for REDS.
+      batch_norm: batch normalisation inside the blocks, between convolution and LeakyReLU (where
+        is our choice); off in every published result. Needs `train=True` and a mutable
+        `batch_stats` collection while training.
+      dtype: type of the arithmetic; parameters stay float32.
+
+    References:
+      "ATROUS_NET" of github.com/FrancescoBonzi/DeblurringDeepLearningProject; Yu & Koltun,
+      "Multi-Scale Context Aggregation by Dilated Convolutions", ICLR 2016.
+    """
+
+    size_multiple: ClassVar[int] = 2
+    minimum_size: ClassVar[int] = 2
+
+    num_channels: int = 256
+    num_blocks: int = 5
+    batch_norm: bool = False
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, blurred: jax.Array, train: bool = False) -> jax.Array:
+        """Restores `[B, H, W, 3 or 9]` in [0, 1], H and W even, to `[B, H, W, 3]`."""
+        check_input(blurred, "atrous_net", multiple=self.size_multiple, minimum=self.minimum_size)
+        options = {"kernel_init": nn.initializers.he_normal(), "dtype": self.dtype}
+        conv = functools.partial(Conv, **options)
+        deconv = functools.partial(ConvTranspose, **options)
+        full, half, quarter = (self.num_channels // scale for scale in (1, 2, 4))
+
+        skip = leaky_relu(conv(half, 9, name="stem")(blurred))  # [B, H, W, N/2]
+        x = leaky_relu(conv(full, 3, stride=2, name="down")(skip))  # [B, H/2, W/2, N]
+        for i in range(self.num_blocks):
+            x = AtrousBlock(full, self.batch_norm, self.dtype, name=f"block_{i}")(x, train)
+        x = leaky_relu(deconv(half, 3, stride=2, name="up")(x))  # [B, H, W, N/2]
+        x = leaky_relu(conv(quarter, 3, name="mix")(jnp.concatenate([x, skip], axis=-1)))
+        difference = conv(3, 3, name="difference")(x)
+        return current_frame(blurred) + difference.astype(blurred.dtype)

@@ -1,0 +1,121 @@
+"""KAIST_NET: residual down-up and up-down blocks around a per-pixel adaptive convolution."""
+
+from __future__ import annotations
+
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from jaxdeblur.models.convolutions import adaptive_convolve
+from jaxdeblur.models.layers import (
+    Conv,
+    ConvTranspose,
+    check_input,
+    current_frame,
+    leaky_relu,
+)
+
+
+class DownUp(nn.Module):
+    """RDU: a convolution to half the size, a transposed one back, plus the input."""
+
+    features: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = leaky_relu(Conv(2 * self.features, 5, stride=2, dtype=self.dtype, name="down")(x))
+        return x + leaky_relu(
+            ConvTranspose(self.features, 4, stride=2, dtype=self.dtype, name="up")(y)
+        )
+
+
+class UpDown(nn.Module):
+    """RUD: a transposed convolution to twice the size, a convolution back, plus the input."""
+
+    features: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = leaky_relu(
+            ConvTranspose(self.features // 2, 4, stride=2, dtype=self.dtype, name="up")(x)
+        )
+        return x + leaky_relu(Conv(self.features, 5, stride=2, dtype=self.dtype, name="down")(y))
+
+
+def upsample(x: jax.Array) -> jax.Array:
+    """Nearest-neighbour upsampling: `[B, H, W, C]` to `[B, 2H, 2W, C]`."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+class KaistNet(nn.Module):
+    """A U-shaped network that predicts kernels, a residual image and how to mix the two.
+
+    11,590,813 parameters for images, 11,595,613 for video. The output is not clipped.
+
+    Attributes:
+      num_blocks: blocks of each outer stage, at full and at half resolution.
+      num_inner_blocks: blocks of each inner stage, at a quarter of the resolution.
+      num_channels: channels at full resolution; twice and four times as many further in.
+      dtype: type of the arithmetic; parameters stay float32.
+
+    References:
+      Sim & Kim, "A Deep Motion Deblurring Network Based on Per-Pixel Adaptive Kernels With
+      Residual Down-Up and Up-Down Modules", CVPRW 2019; the variant published as "KAIST_NET" in
+      github.com/FrancescoBonzi/DeblurringDeepLearningProject.
+    """
+
+    size_multiple: ClassVar[int] = 8
+    minimum_size: ClassVar[int] = 8
+
+    num_blocks: int = 9
+    num_inner_blocks: int = 4
+    num_channels: int = 32
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, blurred: jax.Array, train: bool = False) -> jax.Array:
+        """Restores `[B, H, W, 3 or 9]` in [0, 1], H and W multiples of 8, to `[B, H, W, 3]`."""
+        del train
+        check_input(blurred, "kaist_net", multiple=self.size_multiple, minimum=self.minimum_size)
+        conv = functools.partial(Conv, dtype=self.dtype)
+        full, half, quarter = (self.num_channels * scale for scale in (1, 2, 4))
+
+        x = leaky_relu(conv(full, 5, name="stem")(blurred))
+        x = full_skip = self.stage(DownUp, full, self.num_blocks, "encoder_full")(x)
+        x = conv(half, 1, name="to_half")(nn.avg_pool(x, (2, 2), (2, 2)))  # [B, H/2, W/2, 2F]
+        x = half_skip = self.stage(DownUp, half, self.num_blocks, "encoder_half")(x)
+        x = conv(quarter, 1, name="to_quarter")(nn.avg_pool(x, (2, 2), (2, 2)))  # [B, H/4, W/4, 4F]
+        x = self.stage(DownUp, quarter, self.num_inner_blocks, "encoder_quarter")(x)
+
+        x = self.stage(UpDown, quarter, self.num_inner_blocks, "decoder_quarter")(x)
+        x = jnp.concatenate([upsample(x), half_skip], axis=-1)
+        x = conv(half, 1, name="from_quarter")(x)  # [B, H/2, W/2, 2F]
+        x = self.stage(UpDown, half, self.num_blocks, "decoder_half")(x)
+
+        image = leaky_relu(conv(half, 5, name="image_half")(x))
+        image = jnp.concatenate([upsample(image), full_skip], axis=-1)
+        image = conv(full, 1, name="image_mix")(image)  # [B, H, W, F]
+        image = leaky_relu(conv(full, 5, name="image_full")(image))
+        residual = conv(3, 5, name="residual")(image)  # [B, H, W, 3]
+        weight = nn.sigmoid(conv(1, 5, name="weight")(image))  # [B, H, W, 1]
+
+        kernels = leaky_relu(conv(half, 5, name="kernels_half")(x))
+        kernels = conv(full, 5, name="kernels_full")(upsample(kernels))
+        kernels = conv(25, 5, name="kernels")(kernels)  # [B, H, W, 5*5]
+
+        # Mixed in the input's precision: in bfloat16 the picture itself would be rounded.
+        residual, weight, kernels = (y.astype(blurred.dtype) for y in (residual, weight, kernels))
+        filtered = adaptive_convolve(current_frame(blurred), kernels)
+        return weight * filtered + (1 - weight) * residual
+
+    def stage(self, block: type[nn.Module], features: int, depth: int, name: str):
+        """Returns `depth` blocks in sequence, named `name_0`, `name_1`, ..."""
+        return nn.Sequential(
+            [block(features, dtype=self.dtype, name=f"{name}_{i}") for i in range(depth)]
+        )

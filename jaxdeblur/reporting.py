@@ -1,0 +1,123 @@
+"""What a run tells: a live line on the terminal, `metrics.jsonl`, TensorBoard, pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from jaxdeblur import pictures
+
+
+class ProgressLine:
+    """One live bar with a message on a terminal, plain lines elsewhere; a context manager.
+
+    Args:
+      total: what `update` counts up to.
+      completed: where it starts.
+    """
+
+    def __init__(self, description: str, total: int, completed: int = 0):
+        self._console = Console(stderr=True)
+        self._description = description
+        self._total = total
+        self._start = (completed, time.monotonic())
+        self._progress = Progress(
+            TextColumn(description),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[message]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            description, total=total, completed=completed, message=""
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def update(self, completed: int, message: str | None = None) -> None:
+        """Moves the bar; a message replaces the last one, or is printed if there is no bar."""
+        fields = {} if message is None else {"message": message}
+        self._progress.update(self._task, completed=completed, **fields)
+        if message is not None and not self._console.is_terminal:
+            first, started = self._start
+            pace = (time.monotonic() - started) / max(completed - first, 1)
+            left = time.strftime("%H:%M:%S", time.gmtime(pace * (self._total - completed)))
+            self.print(f"{self._description} {completed}/{self._total}  {message}  {left} left")
+
+    def print(self, line: str) -> None:
+        """Prints a line that stays, above the bar."""
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+class RunLog:
+    """`metrics.jsonl`, TensorBoard files and pictures of a workdir; a context manager.
+
+    Args:
+      workdir: folder of the run.
+      first_step: the step it starts after. Lines of later steps, which a killed run wrote after
+        its last checkpoint, are dropped: those steps are made again.
+    """
+
+    def __init__(self, workdir: Path, first_step: int):
+        self.metrics_file = workdir / "metrics.jsonl"
+        self.pictures = workdir / "pictures"
+        self.pictures.mkdir(exist_ok=True)
+        _drop_lines(self.metrics_file, lambda line: json.loads(line)["step"] <= first_step)
+        self._lines = self.metrics_file.open("a")
+        self._tensorboard = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=first_step + 1 if first_step else None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lines.close()
+        self._tensorboard.close()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Appends one line to `metrics.jsonl` and the same values to TensorBoard."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name if "/" in name else f"train/{name}", value, step)
+
+    def picture(self, step: int, sheet: Image.Image) -> Path:
+        """Saves a contact sheet as `pictures/STEP.png` and shows it in TensorBoard."""
+        path = self.pictures / f"{step:08d}.png"
+        sheet.save(path)
+        self._tensorboard.add_image("eval", np.asarray(sheet), step, dataformats="HWC")
+        return path
+
+    def curves(self) -> Path:
+        """Plots what `metrics.jsonl` holds so far into `curves.png`."""
+        path = self.metrics_file.with_name("curves.png")
+        pictures.save_curves(self.metrics_file, path)
+        return path
+
+
+def _drop_lines(path: Path, keep: Callable[[str], bool]) -> None:
+    """Rewrites a file of lines without those that `keep` refuses or that were cut off."""
+    if not path.exists():
+        return
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(line for line in whole if keep(line)))
+    partial.rename(path)

@@ -1,0 +1,28 @@
+"""Trains a network.
+
+  python train.py --config configs/quickstart.py --workdir runs/quickstart
+
+Running the same command again goes on where the run stopped. Any key of the configuration can be
+set: --config.batch_size=64 --config.model_kwargs.num_blocks=10.
+"""
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from jaxdeblur.config import parse_flags
+from jaxdeblur.errors import reported
+from jaxdeblur.training import train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file (configs/NAME.py).")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    with reported():
+        train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
