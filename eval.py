@@ -1,6 +1,6 @@
 """Evaluates trained weights, or, without any, the blurred images themselves.
 
-  python eval.py --config configs/atrous_cifar_small.py --workdir runs/atrous --output results/atrous
+  python eval.py --config configs/atrous_cifar_small.py --workdir runs/atrous --output results
 
 The configuration says on what data and how; the network comes from the weights.
 """

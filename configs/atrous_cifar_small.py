@@ -1,27 +1,19 @@
-"""ATROUS_NET on CIFAR-10, small: 64 channels, 5 blocks, 0.79 M parameters; trains on a CPU.
+"""ATROUS_NET on CIFAR-10, small enough to train on a CPU.
 
-The published architecture at a quarter of its width, with a better recipe than the published one:
-fresh blur every time, flips and turns, cosine schedule, averaged parameters.
+  python train.py --config configs/atrous_cifar_small.py --workdir runs/atrous_cifar_small
+  python eval.py  --config configs/atrous_cifar_small.py --workdir runs/atrous_cifar_small
+
+What:      64 channels, 5 blocks, 792,675 parameters; L1; the recipe of `small_recipe`, 8,000 steps
+           of batches of 16.
+Source:    the published architecture at a quarter of its width; the recipe is ours.
 """
 
 from ml_collections import ConfigDict
 
-from configs import atrous_cifar
+from configs import atrous_cifar, small_recipe
 
 
 def get_config() -> ConfigDict:
-    config = atrous_cifar.get_config()
+    config = small_recipe.apply(atrous_cifar.get_config())
     config.model_kwargs.num_channels = 64
-
-    config.fresh_sigma = True
-    config.flip = True
-    config.rotate = True
-
-    config.batch_size = 16
-    config.num_steps = 8000
-    config.learning_rate = 1e-3
-    config.schedule = "cosine"
-    config.warmup_steps = 200
-    config.grad_clip = "global"
-    config.ema_decay = 0.999
     return config

@@ -22,6 +22,7 @@ from jaxdeblur import config as configuration
 from jaxdeblur import metrics, pictures, weights
 from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import make_pair
+from jaxdeblur.errors import InputError
 from jaxdeblur.reporting import ProgressLine
 
 METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
@@ -173,6 +174,11 @@ def run(
     configuration.check(config)
     images = pipeline.open_source(config, "test")
     deblurrer = None if source is None else weights.load(source)
+    if deblurrer is not None and deblurrer.card["channels"] != 3:
+        raise InputError(
+            f"{str(source)!r} is a network of video mode ({deblurrer.card['channels']} channels); "
+            f"{images.name} needs one of image mode"
+        )
     total = len(images) * config.eval_repeats
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
     replicated = jax.NamedSharding(mesh, jax.P())

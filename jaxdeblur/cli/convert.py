@@ -1,0 +1,57 @@
+"""`jaxdeblur convert`: writes weights of other origin as a file that `jaxdeblur.load` takes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("convert", help="convert weights to a safetensors file")
+    origins = parser.add_subparsers(required=True, metavar="ORIGIN")
+    keras = origins.add_parser("keras", help="weights of the original Keras networks")
+    keras.add_argument("model_json", metavar="MODEL.json", help="file of model.to_json()")
+    keras.add_argument("weights_h5", metavar="WEIGHTS.h5", help="file of model.save_weights()")
+    keras.add_argument("output", metavar="OUT.safetensors")
+    keras.set_defaults(run=run_keras)
+    run = origins.add_parser("run", help="the best checkpoint of a training run")
+    run.add_argument("checkpoint", metavar="WORKDIR", help="or WORKDIR/checkpoints/STEP")
+    run.add_argument("output", metavar="OUT.safetensors")
+    run.set_defaults(run=run_training_run)
+    for origin in (keras, run):
+        origin.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def run_keras(arguments: argparse.Namespace) -> None:
+    from flax.traverse_util import flatten_dict
+
+    from jaxdeblur.convert import from_keras
+    from jaxdeblur.weights import Deblurrer
+
+    module, params = from_keras(arguments.model_json, arguments.weights_h5)
+    # The first layer alone sees the image: its kernel is [K, K, channels, features].
+    first = params["encoder_0"] if "encoder_0" in params else params["stem"]
+    count = sum(x.size for x in flatten_dict(params).values())
+    card = {
+        "channels": first["kernel"].shape[2],
+        "source": f"Keras, {Path(arguments.weights_h5).name}",
+    }
+    _write(Deblurrer(module, params, card), arguments)
+    print(f"{arguments.output}: {type(module).__name__}, {count:,} parameters")
+
+
+def run_training_run(arguments: argparse.Namespace) -> None:
+    from jaxdeblur.weights import load
+
+    deblurrer = load(arguments.checkpoint)
+    _write(deblurrer, arguments)
+    print(f"{arguments.output}: {deblurrer.card['trained_on']}")
+
+
+def _write(deblurrer, arguments: argparse.Namespace) -> None:
+    from jaxdeblur.errors import InputError
+    from jaxdeblur.weights import save
+
+    if Path(arguments.output).exists() and not arguments.overwrite:
+        raise InputError(f"{arguments.output!r} exists; give --overwrite or another name")
+    save(arguments.output, deblurrer)

@@ -1,0 +1,291 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from jaxdeblur.errors import InputError
+from jaxdeblur.models import PRESETS, AtrousBlock, create_model, describe_model
+
+# Small fields of each network, and its smallest image.
+SMALL = {
+    "carlo_net": {"num_filters": 8},
+    "kaist_net": {"num_blocks": 1, "num_inner_blocks": 1, "num_channels": 8},
+    "atrous_net": {"num_channels": 8, "num_blocks": 1},
+}
+SMALLEST = {"carlo_net": 21, "kaist_net": 8, "atrous_net": 2}
+MULTIPLE = {"carlo_net": 1, "kaist_net": 8, "atrous_net": 2}
+
+# LLVM's optimisations take most of the time to compile.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def family(name):
+    return next(network for network in SMALL if name.startswith(network))
+
+
+def image(*shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(0).uniform(size=shape), dtype)
+
+
+def shapes_of(module, x):
+    return jax.eval_shape(module.init_with_output, jax.random.key(0), x)
+
+
+def random_variables(module, x):
+    """Random values; the initialisers would take longer to compile than the network."""
+    rng = np.random.default_rng(1)
+    _, variables = shapes_of(module, x)
+    return jax.tree.map(
+        lambda s: jnp.asarray(0.2 * rng.uniform(-0.5, 1, s.shape), s.dtype), variables
+    )
+
+
+def count(variables):
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "channels", "expected"),
+    [
+        ("carlo_net", {}, 3, 2_663_555),
+        ("carlo_net", {}, 9, 2_663_555 + 3 * 3 * 6 * 128),
+        ("kaist_net", {}, 3, 11_590_813),
+        ("kaist_net", {}, 9, 11_595_613),
+        ("atrous_net", {}, 3, 12_571_011),
+        ("atrous_net", {}, 9, 12_633_219),
+        ("atrous_net", {"num_blocks": 10}, 3, 24_371_331),
+        ("atrous_net_reds", {}, 3, 24_371_331),
+        ("atrous_net_reds", {}, 9, 24_433_539),
+    ],
+)
+def test_parameters_are_as_many_as_published(name, fields, channels, expected):
+    _, variables = shapes_of(create_model(name, **fields), jnp.zeros((1, 32, 32, channels)))
+    assert count(variables) == expected
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_restores_three_channels_of_the_same_size(name, channels):
+    side = SMALLEST[family(name)]
+    x = jnp.zeros((2, side, side + 2 * MULTIPLE[family(name)], channels))
+    restored, _ = shapes_of(PRESETS[name], x)
+    assert restored.shape == (*x.shape[:3], 3)
+    assert restored.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize("name", SMALL)
+def test_smallest_image_is_restored_to_finite_values(name, channels):
+    x = image(1, SMALLEST[name], SMALLEST[name], channels)
+    module = create_model(name, **SMALL[name])
+    restored = quick_jit(module.apply)(random_variables(module, x), x)
+    assert restored.shape == (*x.shape[:3], 3)
+    assert jnp.isfinite(restored).all()
+    assert restored.std() > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_init_and_apply_agree_on_the_variables(name):
+    module = create_model(name, **SMALL[name])
+    x = jax.ShapeDtypeStruct((1, 24, 24, 3), jnp.float32)
+    _, variables = shapes_of(module, x)
+    assert set(variables) == {"params"}
+    assert jax.eval_shape(module.apply, variables, x).shape == (1, 24, 24, 3)
+    trained = jax.eval_shape(lambda v, x: module.apply(v, x, train=True), variables, x)
+    assert trained.shape == (1, 24, 24, 3)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_too_small_image_is_refused_with_the_smallest_size(name):
+    side = SMALLEST[name] - 1
+    with pytest.raises(InputError, match=rf"\({side}, 64\).*{name}.*{SMALLEST[name]} pixels"):
+        shapes_of(create_model(name, **SMALL[name]), jnp.zeros((1, side, 64, 3)))
+
+
+@pytest.mark.parametrize(("name", "size"), [("kaist_net", (64, 60)), ("atrous_net", (31, 64))])
+def test_image_off_the_size_grid_is_refused_with_the_fix(name, size):
+    message = re.escape(f"{size} is not a multiple of {MULTIPLE[name]}") + ".*pad"
+    with pytest.raises(InputError, match=message):
+        shapes_of(create_model(name, **SMALL[name]), jnp.zeros((1, *size, 3)))
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32, 4), (1, 32, 32, 1), (32, 32, 3), (1, 1, 32, 32, 3)])
+@pytest.mark.parametrize("name", SMALL)
+def test_wrong_shape_is_refused_with_the_right_one(name, shape):
+    with pytest.raises(InputError, match=re.escape(str(shape)) + r".*\[B, H, W, C\]"):
+        shapes_of(create_model(name, **SMALL[name]), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_arithmetic_keeps_parameters_and_the_type_of_the_input(name, dtype):
+    module = create_model(name, **SMALL[name], dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((1, 24, 24, 3), dtype)
+    restored, variables = shapes_of(module, x)
+    assert restored.dtype == dtype
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+    def inner(variables, x):
+        return module.apply(variables, x, capture_intermediates=True)[1]["intermediates"]
+
+    stem = "encoder_0" if name == "carlo_net" else "stem"
+    assert jax.eval_shape(inner, variables, x)[stem]["__call__"][0].dtype == jnp.bfloat16
+
+
+def zeros_like_init(module, x):
+    _, variables = shapes_of(module, x)
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variables)
+
+
+@pytest.mark.parametrize("channels", [3, 9])
+def test_atrous_net_adds_to_the_current_frame(channels):
+    x = image(1, 4, 6, channels)
+    module = create_model("atrous_net", **SMALL["atrous_net"])
+    variables = zeros_like_init(module, x)
+    run = quick_jit(module.apply)
+    current = x if channels == 3 else x[..., 3:6]
+    np.testing.assert_array_equal(run(variables, x), current)
+    variables["params"]["difference"]["bias"] = jnp.array([0.5, 1.0, 2.0])
+    np.testing.assert_allclose(run(variables, x), current + jnp.array([0.5, 1.0, 2.0]))
+
+
+def test_kaist_net_mixes_a_residual_with_the_filtered_current_frame():
+    x = image(1, 8, 16, 9)
+    current = np.asarray(x[..., 3:6])
+    module = create_model("kaist_net", **SMALL["kaist_net"])
+    run = quick_jit(module.apply)
+    variables = zeros_like_init(module, x)
+    params = variables["params"]
+    params["residual"]["bias"] = jnp.array([0.1, 0.2, 0.3])
+
+    params["weight"]["bias"] = jnp.array([-100.0])
+    np.testing.assert_allclose(run(variables, x), np.broadcast_to([0.1, 0.2, 0.3], current.shape))
+
+    # The kernel's row 1, column 4 is the pixel one above and two to the right.
+    params["weight"]["bias"] = jnp.array([100.0])
+    params["kernels"]["bias"] = jnp.zeros(25).at[1 * 5 + 4].set(2.0)
+    above_right = np.zeros_like(current)
+    above_right[:, 1:, :-2] = current[:, :-1, 2:]
+    np.testing.assert_allclose(run(variables, x), 2 * above_right, atol=1e-6)
+
+    params["weight"]["bias"] = jnp.array([0.0])
+    half = above_right + np.array([0.05, 0.1, 0.15], np.float32)
+    np.testing.assert_allclose(run(variables, x), half, atol=1e-6)
+
+
+def test_carlo_net_is_never_negative():
+    x = image(1, 21, 22, 3)
+    module = create_model("carlo_net", **SMALL["carlo_net"])
+    variables = zeros_like_init(module, x)
+    variables["params"]["decoder_9"]["bias"] = jnp.array([-1.0, 0.0, 1.0])
+    restored = quick_jit(module.apply)(variables, x)
+    np.testing.assert_array_equal(restored, np.broadcast_to([0.0, 0.0, 1.0], x.shape))
+
+
+def test_atrous_block_sees_eleven_by_eleven_pixels():
+    x = image(1, 25, 27, 4)
+    block = AtrousBlock(num_channels=4)
+    run = quick_jit(block.apply)
+    variables = random_variables(block, x)
+    changed = run(variables, x) != run(variables, x.at[0, 12, 14].add(1.0))
+    rows, columns = np.nonzero(np.asarray(changed).any(axis=(0, 3)))
+    assert (rows.min(), rows.max()) == (12 - 5, 12 + 5)
+    assert (columns.min(), columns.max()) == (14 - 5, 14 + 5)
+
+
+@functools.cache
+def batch_norm_run():
+    """A network with batch normalisation, and what one batch does while training and not."""
+    x = 0.5 + image(4, 8, 8, 3)
+    module = create_model("atrous_net", **SMALL["atrous_net"], batch_norm=True)
+    variables = random_variables(module, x)
+    for name, stats in variables["batch_stats"]["block_0"].items():
+        stats["var"] = 1 + stats["var"]
+        scale = variables["params"]["block_0"][name]["scale"]
+        variables["params"]["block_0"][name]["scale"] = jnp.ones_like(scale)
+
+    def run(variables, x):
+        options = {"mutable": ["batch_stats"], "capture_intermediates": True}
+        return [module.apply(variables, x, train=train, **options) for train in (True, False)]
+
+    return x, variables, quick_jit(run)(variables, x)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
+def test_batch_norm_normalises_the_convolution_before_its_activation(dilation):
+    _, variables, ((_, state), _) = batch_norm_run()
+    block = state["intermediates"]["block_0"]
+    bias = variables["params"]["block_0"][f"norm_{dilation}"]["bias"]
+    convolved = block[f"dilated_{dilation}"]["__call__"][0]
+    normalised = block[f"norm_{dilation}"]["__call__"][0]
+    centred = convolved - convolved.mean(axis=(0, 1, 2))
+    expected = centred / np.sqrt(np.square(centred).mean(axis=(0, 1, 2)) + 1e-5) + bias
+    np.testing.assert_allclose(normalised, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_batch_norm_moves_its_statistics_only_while_training():
+    _, variables, ((_, training), (restored, evaluating)) = batch_norm_run()
+    old = variables["batch_stats"]["block_0"]
+    new = training["batch_stats"]["block_0"]
+    jax.tree.map(np.testing.assert_array_equal, evaluating["batch_stats"]["block_0"], old)
+    assert jnp.isfinite(restored).all()
+    for dilation in (1, 2, 3, 4):
+        convolved = training["intermediates"]["block_0"][f"dilated_{dilation}"]["__call__"][0]
+        # Flax's running statistics forget 1 % a step.
+        expected = 0.99 * old[f"norm_{dilation}"]["mean"] + 0.01 * convolved.mean(axis=(0, 1, 2))
+        np.testing.assert_allclose(new[f"norm_{dilation}"]["mean"], expected, rtol=1e-4, atol=1e-6)
+        assert (new[f"norm_{dilation}"]["var"] != old[f"norm_{dilation}"]["var"]).all()
+
+
+def test_batch_norm_stays_inside_the_blocks():
+    module = create_model("atrous_net", **SMALL["atrous_net"], batch_norm=True)
+    _, variables = shapes_of(module, jnp.zeros((1, 8, 8, 3)))
+    assert set(variables["batch_stats"]) == {"block_0"}
+    plain = create_model("atrous_net", **SMALL["atrous_net"])
+    _, without = shapes_of(plain, jnp.zeros((1, 8, 8, 3)))
+    added = flatten_dict(variables["params"]).keys() - flatten_dict(without["params"]).keys()
+    assert {path[0] for path in added} == {"block_0"}
+    assert {path[-1] for path in added} == {"scale", "bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("atrous_nett", {}, "'atrous_nett' is unknown.*'atrous_net'"),
+        ("zzz", {}, "'zzz' is unknown; choose from .*carlo_net.*kaist_net"),
+        ("atrous_net", {"num_blokcs": 5}, "'num_blokcs'.*'num_blocks'"),
+        ("carlo_net", {"num_blocks": 5}, "carlo_net has no field 'num_blocks'"),
+        ("atrous_net", {"num_blocks": "5"}, "num_blocks = '5'.*int"),
+        ("atrous_net", {"num_blocks": 5.0}, "num_blocks = 5.0.*int"),
+        ("atrous_net", {"num_blocks": True}, "num_blocks = True.*int"),
+        ("atrous_net", {"batch_norm": 1}, "batch_norm = 1 .*bool"),
+        ("kaist_net", {"num_inner_blocks": 0}, "num_inner_blocks = 0.*at least 1"),
+        ("carlo_net", {"num_filters": -1}, "num_filters = -1.*at least 1"),
+        ("atrous_net", {"num_channels": 6}, "num_channels = 6.*multiple of 4"),
+        ("kaist_net", {"num_channels": 0}, "num_channels = 0.*at least 1"),
+    ],
+)
+def test_wrong_name_or_field_is_refused_by_name(name, fields, message):
+    with pytest.raises(InputError, match=message):
+        create_model(name, **fields)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_description_of_a_network_makes_it_again(name):
+    module = create_model(name, dtype=jnp.bfloat16)
+    described, fields = describe_model(module)
+    assert family(described) == family(name)
+    assert "dtype" not in fields
+    assert create_model(described, **fields, dtype=jnp.bfloat16) == module
+    assert create_model(described, **fields) == PRESETS[name]
+
+
+def test_created_network_does_not_change_the_preset():
+    create_model("atrous_net", num_blocks=1, num_channels=8)
+    assert PRESETS["atrous_net"].num_blocks == 5
+    assert PRESETS["atrous_net"].num_channels == 256

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from configs import atrous_cifar
+from jaxdeblur import config as configuration
+from jaxdeblur.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dataset", "cifar", "'cifar'; did you mean 'cifar10'"),
+        ("dtype", "float16", "float16.*float32"),
+        ("loss", "l2", "'l2'.*'l1'"),
+        ("schedule", "cosin", "did you mean 'cosine'"),
+        ("grad_clip", "none", "choose from each, global"),
+        ("model", "atrus_net", "did you mean 'atrous_net'"),
+        ("batch_size", 0, "batch_size = 0 must be at least 1"),
+        ("learning_rate", float("nan"), "learning_rate = nan"),
+        ("learning_rate", -1.0, "learning_rate = -1.0 must be at least 0"),
+        ("ema_decay", 1.0, "ema_decay = 1.0 must be below 1"),
+        ("num_epochs", 0, "both 0"),
+        ("patch_size", 33, "patch_size = 33 does not fit atrous_net: a multiple of 2"),
+        ("patch_size", 8, "patch_size = 8 is too small for config.max_sigma = 3.0; 10 pixels"),
+        ("eval_patch_size", 10, "eval_patch_size = 10 must be at least 11"),
+        ("eval_repeats", 0, "eval_repeats = 0 must be at least 1"),
+    ],
+)
+def test_wrong_values_are_named_with_the_fix(key, value, message):
+    config = atrous_cifar.get_config()
+    config[key] = value
+    with pytest.raises(InputError, match=message):
+        configuration.check(config)
+
+
+def test_batch_size_must_divide_among_devices(monkeypatch):
+    monkeypatch.setattr("jax.device_count", lambda: 3)
+    with pytest.raises(InputError, match=r"batch_size = 32 is not divisible by the 3 devices.*33"):
+        configuration.check(atrous_cifar.get_config())
+
+
+def test_model_fields_are_checked():
+    config = atrous_cifar.get_config()
+    config.model = "kaist_net"
+    with pytest.raises(InputError, match="kaist_net"):
+        config.model_kwargs.num_channels = 30
+        configuration.check(config)
+
+
+def test_workdir_is_claimed_once(tmp_path):
+    config = atrous_cifar.get_config()
+    configuration.claim_workdir(tmp_path / "run", config)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["batch_size"] == 32
+    configuration.claim_workdir(tmp_path / "run", config)
+    config.model_kwargs.num_blocks = 2
+    with pytest.raises(InputError, match="model_kwargs"):
+        configuration.claim_workdir(tmp_path / "run", config)
+
+
+def test_a_damaged_or_missing_config_is_named(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        configuration.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        configuration.read_config(tmp_path)

@@ -1,0 +1,60 @@
+import importlib
+from pathlib import Path
+
+import pytest
+
+from configs import default
+from jaxdeblur import config as configuration
+from jaxdeblur.models import create_model
+
+NAMES = sorted(
+    path.stem
+    for path in (Path(__file__).parents[1] / "configs").glob("*.py")
+    if path.stem not in ("__init__", "small_recipe")
+)
+
+# The published experiments: network, epochs, loss and parameters.
+PUBLISHED = {
+    "carlo_cifar": ("carlo_net", 40, "mse", 2_663_555),
+    "kaist_cifar": ("kaist_net", 30, "l1", 11_590_813),
+    "atrous_cifar": ("atrous_net", 29, "l1", 12_571_011),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_is_valid_locked_and_has_a_card(name):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config()
+    configuration.check(config)
+    assert config.is_locked
+    assert set(config) == set(default.get_config())
+    if name != "default":
+        assert f"--config configs/{name}.py" in module.__doc__
+        assert "What:" in module.__doc__
+        assert "Source:" in module.__doc__
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs_are_as_published(name):
+    import jax
+    import jax.numpy as jnp
+
+    config = importlib.import_module(f"configs.{name}").get_config()
+    model, epochs, loss, count = PUBLISHED[name]
+    module = create_model(config.model, **config.model_kwargs)
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    assert sum(x.size for x in jax.tree.leaves(params)) == count
+    assert (config.model, config.num_epochs, config.loss) == (model, epochs, loss)
+    assert (config.dataset, config.batch_size, config.num_steps) == ("cifar10", 32, 0)
+    assert (config.grad_clip, config.grad_clip_norm) == ("each", 1.0)
+    assert not (config.fresh_sigma or config.flip or config.rotate or config.ema_decay)
+
+
+def test_every_key_is_explained():
+    lines = Path(default.__file__).read_text().splitlines()
+    keys = [i for i, line in enumerate(lines) if line.strip().startswith("config.")]
+    assert len(keys) == len(default.get_config())
+    for i in keys:
+        above = lines[i - 1].strip()
+        explained = "#" in lines[i] or above.startswith(("#", "config."))
+        assert explained, lines[i]

@@ -1,0 +1,126 @@
+import csv
+import json
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from configs import atrous_cifar, quickstart
+from jaxdeblur import convert, evaluation, weights
+from jaxdeblur.data import photos, pipeline
+from jaxdeblur.errors import InputError
+from jaxdeblur.models import AtrousNet
+
+
+def config_of_three_images(**overrides):
+    config = quickstart.get_config()
+    config.eval_patch_size = 64
+    config.eval_batch_size = 3  # the 8 images end with a batch of 2
+    config.update(overrides)
+    return config
+
+
+def test_the_blurred_row_is_what_opencv_and_scikit_image_give(tmp_path):
+    config = config_of_three_images()
+    summary = evaluation.run(config, output=tmp_path / "out")
+    source = photos.skimage_photos("test")
+    sigmas = pipeline.stratified_sigmas(2, 4, 3.0, config.seed + 1)
+    psnr, ssim, mse = [], [], []
+    for row in sigmas:
+        for i, sigma in enumerate(row):
+            top, left = ((n - 64) // 2 for n in source[i].shape[:2])
+            sharp = source[i][top : top + 64, left : left + 64]
+            blurred = cv2.GaussianBlur(sharp, (0, 0), float(sigma))
+            psnr.append(peak_signal_noise_ratio(sharp, blurred))
+            mse.append(np.mean((sharp / 255 - blurred / 255) ** 2))
+            _, ssim_map = structural_similarity(
+                sharp / 255, blurred / 255, data_range=1, channel_axis=-1, gaussian_weights=True,
+                sigma=1.5, use_sample_covariance=False, full=True,
+            )  # fmt: skip
+            ssim.append(ssim_map[5:-5, 5:-5].mean())
+    assert summary["num_images"] == 8
+    assert summary["model"] is None
+    np.testing.assert_allclose(summary["blurred"]["psnr"], np.mean(psnr), rtol=1e-4)
+    np.testing.assert_allclose(summary["blurred"]["mse"], np.mean(mse), rtol=1e-4)
+    np.testing.assert_allclose(summary["blurred"]["ssim"], np.mean(ssim), rtol=1e-4)
+
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == summary
+    with (tmp_path / "out" / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["chelsea.png", "coffee.png"] * 4
+    np.testing.assert_allclose([float(r["blurred_psnr"]) for r in rows], psnr, rtol=1e-4)
+    np.testing.assert_allclose([float(r["sigma"]) for r in rows], sigmas.ravel(), rtol=1e-5)
+    assert (tmp_path / "out" / "images.png").stat().st_size > 0
+
+
+def test_a_network_that_changes_nothing_scores_as_the_blurred_images(tmp_path):
+    module = AtrousNet(num_channels=4, num_blocks=1)
+    params = zero_params(module)
+    weights.save(tmp_path / "zero.safetensors", weights.Deblurrer(module, params, {"channels": 3}))
+    summary = evaluation.run(config_of_three_images(), source=tmp_path / "zero.safetensors")
+    for name in ("psnr", "ssim", "mse"):
+        np.testing.assert_allclose(summary[name], summary["blurred"][name], rtol=1e-5)
+    assert summary["model"]["model"] == "atrous_net"
+    assert summary["params"] == sum(np.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def zero_params(module):
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["params"])
+
+
+def test_images_that_the_blur_left_unchanged_are_counted_and_left_out():
+    rows = {
+        "index": np.arange(4),
+        "sigma": np.zeros(4),
+        "blurred_psnr": np.array([20.0, np.inf, 30.0, np.inf]),
+        "blurred_mse": np.array([0.01, 0.0, 0.001, 0.0]),
+    }
+    result = evaluation.Result(rows, {})
+    assert result.unchanged() == 0.5
+    assert result.means()["blurred_psnr"] == 25.0
+    assert result.means()["blurred_mse"] == pytest.approx(0.011 / 4)
+
+
+def test_the_published_blur_of_real_cifar_images(shared_data):
+    config = atrous_cifar.get_config()
+    config.data_dir = str(shared_data / "tfds")
+    config.eval_repeats = 16
+    summary = evaluation.run(config)
+    # Measured independently, with OpenCV, on the same 500 images.
+    assert summary["num_images"] == 8000
+    assert summary["blurred"]["psnr"] == pytest.approx(24.77, abs=0.1)
+    assert summary["blurred"]["mse"] == pytest.approx(6.27e-3, abs=0.08e-3)
+    assert summary["unchanged"] == pytest.approx(0.095, abs=0.002)
+
+
+def test_weights_of_the_original_programs_are_evaluated(shared_data, tmp_path):
+    parity = shared_data / "parity"
+    module, params = convert.from_keras(
+        parity / "carlo_net.model.json", parity / "carlo_net.weights.h5"
+    )
+    path = tmp_path / "carlo.safetensors"
+    weights.save(path, weights.Deblurrer(module, params, {"channels": 3}))
+    summary = evaluation.run(config_of_three_images(), source=path)
+    # Ten 3x3 convolutions and ten transposed ones, 16 filters, 3 channels at both ends.
+    assert summary["params"] == (27 * 16 + 16) + 18 * (9 * 16 * 16 + 16) + (27 * 16 + 3)
+    assert summary["model"]["model"] == "carlo_net"
+
+
+def test_a_video_network_is_refused_on_images(shared_data, tmp_path):
+    parity = shared_data / "parity"
+    module, params = convert.from_keras(
+        parity / "atrous_net_video.model.json", parity / "atrous_net_video.weights.h5"
+    )
+    path = tmp_path / "video.safetensors"
+    weights.save(path, weights.Deblurrer(module, params, {"channels": 9}))
+    with pytest.raises(InputError, match="9 channels"):
+        evaluation.run(config_of_three_images(), source=path)
+
+
+def test_no_such_weights():
+    with pytest.raises(InputError, match="nowhere"):
+        evaluation.run(config_of_three_images(), source="nowhere")

@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdeblur.losses import LOSSES
+
+RESTORED = jnp.array([[[[0.5, 0.25, 1.0]]], [[[0.0, 0.75, 0.5]]]])
+SHARP = jnp.array([[[[0.25, 0.75, 1.0]]], [[[0.0, 0.0, 1.0]]]])
+# Differences: 0.25, -0.5, 0, 0, 0.75, -0.5.
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("l1", 2.0 / 6),
+        ("mse", (0.0625 + 0.25 + 0.5625 + 0.25) / 6),
+        (
+            "charbonnier",
+            sum((d * d + 1e-6) ** 0.5 for d in (0.25, -0.5, 0.0, 0.0, 0.75, -0.5)) / 6,
+        ),
+    ],
+)
+def test_loss_is_the_mean_over_pixels_and_channels(name, expected):
+    loss = LOSSES[name](RESTORED, SHARP)
+    assert loss.shape == ()
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(LOSSES[name](SHARP, RESTORED), expected, rtol=1e-6)
+
+
+def test_there_are_these_losses():
+    assert set(LOSSES) == {"l1", "mse", "charbonnier"}
+
+
+def test_charbonnier_of_equal_images_is_its_epsilon_with_no_gradient():
+    loss, gradient = jax.value_and_grad(LOSSES["charbonnier"])(SHARP, SHARP)
+    np.testing.assert_allclose(loss, 1e-3, rtol=1e-5)
+    np.testing.assert_array_equal(gradient, jnp.zeros_like(SHARP))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("l1", [1 / 6, -1 / 6, None, None, 1 / 6, -1 / 6]),
+        ("mse", [0.5 / 6, -1.0 / 6, 0, 0, 1.5 / 6, -1.0 / 6]),
+    ],
+)
+def test_gradient_is_the_derivative_by_hand(name, expected):
+    gradient = jax.grad(LOSSES[name])(RESTORED, SHARP).ravel()
+    for value, wanted in zip(gradient, expected, strict=True):
+        if wanted is not None:  # an absolute value has no derivative at 0
+            np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-9)

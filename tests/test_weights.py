@@ -1,0 +1,211 @@
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxdeblur import weights
+from jaxdeblur.errors import InputError
+from jaxdeblur.models import create_model
+from jaxdeblur.weights import Deblurrer
+
+FIELDS = {"num_channels": 4, "num_blocks": 1}
+
+
+def make(channels=3, random=True, **fields):
+    """A small network; without random parameters, one that gives back the current frame."""
+    module = create_model("atrous_net", **FIELDS, **fields)
+    x = jax.ShapeDtypeStruct((1, 4, 4, channels), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda s: jnp.asarray(random * 0.2 * rng.uniform(size=s.shape), s.dtype), shapes
+    )
+    card = {"channels": channels, "trained_on": "nothing", "seed": 7}
+    return Deblurrer(module, variables.pop("params"), card, variables)
+
+
+def assert_equal_trees(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def deblurrer():
+    return make()
+
+
+@pytest.mark.parametrize("fields", [{}, {"batch_norm": True}], ids=["plain", "batch_norm"])
+def test_saved_network_is_loaded_bit_for_bit(tmp_path, fields):
+    saved = make(**fields)
+    weights.save(tmp_path / "net.safetensors", saved)
+    loaded = weights.load(tmp_path / "net.safetensors")
+    assert loaded.module == saved.module
+    assert bool(loaded.model_state) == bool(fields)
+    assert_equal_trees(dict(loaded.params), dict(saved.params))
+    assert_equal_trees(dict(loaded.model_state), dict(saved.model_state))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_card_is_kept_and_names_the_network(tmp_path, deblurrer):
+    weights.save(str(tmp_path / "net.safetensors"), deblurrer)
+    card = weights.load(str(tmp_path / "net.safetensors")).card
+    assert card | deblurrer.card == card
+    assert card["model"] == "atrous_net"
+    assert card["model_kwargs"] | FIELDS == card["model_kwargs"]
+
+
+def test_file_is_plain_safetensors_with_the_parameters_paths(tmp_path, deblurrer):
+    weights.save(tmp_path / "net.safetensors", deblurrer)
+    arrays = safetensors.numpy.load_file(tmp_path / "net.safetensors")
+    kernel = arrays["params/block_0/dilated_3/kernel"]
+    np.testing.assert_array_equal(kernel, deblurrer.params["block_0"]["dilated_3"]["kernel"])
+
+
+def test_saving_replaces_an_older_file(tmp_path, deblurrer):
+    path = tmp_path / "net.safetensors"
+    weights.save(path, make(random=False))
+    weights.save(path, deblurrer)
+    assert_equal_trees(dict(weights.load(path).params), dict(deblurrer.params))
+
+
+def test_every_grey_level_is_rounded_not_truncated():
+    levels = np.arange(256, dtype=np.uint8)
+    image = np.stack([levels, levels[::-1], np.roll(levels, 9)], axis=-1).reshape(16, 16, 3)
+    deblurrer = make(random=False)
+    restored = deblurrer(image)
+    assert restored.dtype == np.uint8
+    np.testing.assert_array_equal(restored, image)
+
+    shifts = np.array([0.4, 0.6, -0.6], np.float32) / 255
+    deblurrer.params["difference"]["bias"] = jnp.asarray(shifts)
+    expected = np.clip(image.astype(int) + np.array([0, 1, -1]), 0, 255)
+    np.testing.assert_array_equal(deblurrer(image), expected)
+
+
+def test_float_images_are_clipped_and_not_rounded():
+    deblurrer = make(random=False)
+    deblurrer.params["difference"]["bias"] = jnp.array([0.001, 2.0, -2.0])
+    image = np.random.default_rng(0).uniform(0, 0.9, (4, 6, 3)).astype(np.float32)
+    restored = deblurrer(image)
+    assert restored.dtype == np.float32
+    np.testing.assert_allclose(restored[..., 0], image[..., 0] + 0.001, atol=1e-6)
+    assert (restored[..., 1] == 1).all()
+    assert (restored[..., 2] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3), (2, 4, 6, 3)])
+def test_restored_is_what_the_module_gives(deblurrer, shape):
+    blurred = np.random.default_rng(1).uniform(size=shape).astype(np.float32)
+    apply = functools.partial(deblurrer.module.apply, {"params": deblurrer.params})
+    expected = np.clip(jax.jit(apply)(blurred.reshape(-1, *shape[-3:])), 0, 1)
+    restored = deblurrer(blurred)
+    assert restored.shape == shape
+    np.testing.assert_allclose(restored, expected.reshape(shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_numpy_gives_numpy_and_jax_gives_jax(deblurrer, dtype):
+    blurred = np.ones((4, 6, 3), dtype)
+    from_numpy, from_jax = deblurrer(blurred), deblurrer(jnp.asarray(blurred))
+    assert type(from_numpy) is np.ndarray
+    assert isinstance(from_jax, jax.Array)
+    assert from_numpy.dtype == from_jax.dtype == dtype
+    np.testing.assert_array_equal(from_numpy, from_jax)
+
+
+def test_video_network_takes_nine_channels_and_gives_three():
+    video = make(channels=9, random=False)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 4, 9), np.uint8)
+    np.testing.assert_array_equal(video(frames), frames[..., 3:6])
+    with pytest.raises(InputError, match="C = 9"):
+        video(frames[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("blurred", "message"),
+    [
+        (np.zeros((4, 4), np.float32), r"\(4, 4\).*C = 3"),
+        (np.zeros((1, 1, 4, 4, 3), np.float32), r"\(1, 1, 4, 4, 3\)"),
+        (np.zeros((4, 4, 9), np.float32), r"\(4, 4, 9\).*C = 3"),
+        (np.zeros((4, 4, 3), np.int32), "type int32.*uint8"),
+        (np.zeros((4, 4, 3), bool), "type bool.*uint8"),
+        (np.zeros((5, 4, 3), np.float32), r"\(5, 4\).*multiple of 2"),
+    ],
+    ids=["no channels", "rank 5", "nine channels", "int32", "bool", "odd size"],
+)
+def test_wrong_images_are_refused(deblurrer, blurred, message):
+    with pytest.raises(InputError, match=message):
+        deblurrer(blurred)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1], ids=["empty", "length", "header", "last byte"])
+def test_truncated_file_is_refused_by_name(tmp_path, deblurrer, keep):
+    path = tmp_path / "cut.safetensors"
+    weights.save(path, deblurrer)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"cut\.safetensors"):
+        weights.load(path)
+
+
+def test_text_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "notes.safetensors"
+    path.write_text("not weights at all, but a text of more than eight bytes")
+    with pytest.raises(InputError, match=r"notes\.safetensors"):
+        weights.load(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {"format": "pt"},
+        {"card": "no json"},
+        {"card": "[]"},
+        {"card": "{}"},
+        {"card": json.dumps({"model": "atrous_net", "channels": 3})},
+    ],
+    ids=["no metadata", "other metadata", "no json", "a list", "empty", "no fields"],
+)
+def test_file_without_a_card_is_refused_by_name(tmp_path, metadata):
+    path = tmp_path / "foreign.safetensors"
+    safetensors.numpy.save_file({"params/x": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(InputError, match=r"foreign\.safetensors.*card"):
+        weights.load(path)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "", "checkpoints"])
+def test_what_is_no_weights_is_refused_by_name(tmp_path, name):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="no weights file, workdir or checkpoint"):
+        weights.load(tmp_path / name)
+
+
+def test_saving_into_a_missing_folder_is_refused_and_makes_nothing(tmp_path, deblurrer):
+    with pytest.raises(InputError, match=r"cannot write .*net\.safetensors"):
+        weights.save(tmp_path / "missing" / "net.safetensors", deblurrer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_save_keeps_the_older_file_and_leaves_no_partial_one(
+    tmp_path, deblurrer, monkeypatch
+):
+    path = tmp_path / "net.safetensors"
+    weights.save(path, deblurrer)
+    before = path.read_bytes()
+
+    def full_disk(arrays, filename, metadata=None):
+        with open(filename, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    with pytest.raises(InputError, match="No space left"):
+        weights.save(path, make(random=False))
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+    assert path.read_bytes() == before
