@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import create_model
+from jaxdeblur.weights import check_shapes
 
 _CONVOLUTIONS = ("Conv2D", "Conv2DTranspose")
 
@@ -58,13 +58,14 @@ def from_keras(
         ) from error
     params = unflatten_dict(flat)
     channels = next(iter(kernels.values()))[0].shape[2]
-    _check_shapes(module, params, channels, f"{model_json} and {weights_h5}")
+    check_shapes(module, {"params": params}, channels, f"{model_json} and {weights_h5}")
     return module, params
 
 
 def _read_layers(path: Path) -> list[dict[str, Any]]:
     try:
-        return json.loads(path.read_text())["config"]["layers"]
+        layers = json.loads(path.read_text())["config"]["layers"]
+        return [{**layer, "name": layer["config"]["name"]} for layer in layers]
     except OSError as error:
         raise InputError(f"model_json = {str(path)!r} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -217,16 +218,3 @@ def _parents(node: Any, names: dict[str, Any]) -> Iterator[str]:
 
 def _dilation(layer: dict) -> int:
     return layer["config"]["dilation_rate"][0]
-
-
-def _check_shapes(module: nn.Module, params: dict, channels: int, source: str) -> None:
-    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    expected = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image)["params"])
-    given = flatten_dict(params)
-    for path in expected.keys() | given.keys():
-        shapes = [tree[path].shape if path in tree else None for tree in (expected, given)]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"{source}: {'/'.join(path)} has shape {shapes[1]}, but {type(module).__name__} "
-                f"needs {shapes[0]}; the files do not belong together"
-            )

@@ -6,6 +6,8 @@ images first; the results here are not quantised to 8 bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import dm_pix
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ def mse(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     Raises:
       InputError: shapes differ, or the images are integers.
     """
-    return dm_pix.mse(*_checked(restored, sharp))
+    return _per_image(dm_pix.mse, *_checked(restored, sharp))
 
 
 def psnr(restored: jax.Array, sharp: jax.Array) -> jax.Array:
@@ -36,7 +38,7 @@ def psnr(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     Raises:
       InputError: shapes differ, or the images are integers.
     """
-    return dm_pix.psnr(*_checked(restored, sharp))
+    return _per_image(dm_pix.psnr, *_checked(restored, sharp))
 
 
 def ssim(restored: jax.Array, sharp: jax.Array) -> jax.Array:
@@ -55,7 +57,13 @@ def ssim(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     restored, sharp = _checked(restored, sharp)
     if min(sharp.shape[-3:-1]) < 11:
         raise InputError(f"image size {sharp.shape[-3:-1]} is smaller than SSIM's 11x11 window")
-    return dm_pix.ssim(restored, sharp)
+    return _per_image(dm_pix.ssim, restored, sharp)
+
+
+def _per_image(metric: Callable, restored: jax.Array, sharp: jax.Array) -> jax.Array:
+    """Applies a metric of `[N, H, W, C]` to images with any number of leading axes."""
+    leading, image = sharp.shape[:-3], sharp.shape[-3:]
+    return metric(restored.reshape(-1, *image), sharp.reshape(-1, *image)).reshape(leading)
 
 
 def _checked(restored: jax.Array, sharp: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -15,7 +15,6 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdeblur import config as configuration
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import create_model, describe_model
 
@@ -131,19 +130,35 @@ def _load_file(path: Path) -> Deblurrer:
     try:
         with safe_open(path, framework="numpy") as file:
             card = json.loads(file.metadata()["card"])
+            name, fields, _ = card["model"], card["model_kwargs"], card["channels"]
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r} has no card; write weights with jaxdeblur") from error
-    variables = unflatten_dict(arrays, sep="/")
-    module = create_model(card["model"], **card["model_kwargs"])
-    variables = jax.tree.map(jnp.asarray, variables)
+    module = create_model(name, **fields)
+    check_shapes(module, unflatten_dict(arrays, sep="/"), card["channels"], str(path))
+    variables = jax.tree.map(jnp.asarray, unflatten_dict(arrays, sep="/"))
     return Deblurrer(module, variables.pop("params"), card, variables)
+
+
+def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) -> None:
+    """Raises InputError, naming `source`, unless `variables` are those of the module."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    expected = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image))
+    given = flatten_dict(variables)
+    for path in sorted(expected.keys() | given.keys()):
+        needed, found = (tree[path].shape if path in tree else None for tree in (expected, given))
+        if needed != found:
+            raise InputError(
+                f"{source}: {'/'.join(path)} has shape {found}, but {type(module).__name__} with "
+                f"{channels} channels needs {needed}; the two do not belong together"
+            )
 
 
 def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
     from jaxdeblur import checkpoints, training
+    from jaxdeblur import config as configuration
 
     config = configuration.read_config(workdir)
     module = create_model(config.model, **config.model_kwargs)

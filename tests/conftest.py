@@ -1,9 +1,22 @@
 """What several test files share."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# The tests compile the same small programs again and again, often in processes of their own: one
+# compilation cache for all. Set before anything imports JAX.
+_CACHE = tempfile.mkdtemp(prefix="jaxdeblur-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from jaxdeblur.errors import InputError
     ("key", "value", "message"),
     [
         ("dataset", "cifar", "'cifar'; did you mean 'cifar10'"),
-        ("dtype", "float16", "float16.*float32"),
+        ("dtype", "float16", "'float16'; did you mean 'bfloat16'"),
         ("loss", "l2", "'l2'.*'l1'"),
         ("schedule", "cosin", "did you mean 'cosine'"),
         ("grad_clip", "none", "choose from each, global"),
@@ -42,9 +42,8 @@ def test_batch_size_must_divide_among_devices(monkeypatch):
 
 def test_model_fields_are_checked():
     config = atrous_cifar.get_config()
-    config.model = "kaist_net"
-    with pytest.raises(InputError, match="kaist_net"):
-        config.model_kwargs.num_channels = 30
+    config.model = "carlo_net"
+    with pytest.raises(InputError, match=r"carlo_net has no field 'num_(channels|blocks)'"):
         configuration.check(config)
 
 

@@ -1,6 +1,8 @@
 import importlib
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import default
@@ -36,9 +38,6 @@ def test_every_config_is_valid_locked_and_has_a_card(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs_are_as_published(name):
-    import jax
-    import jax.numpy as jnp
-
     config = importlib.import_module(f"configs.{name}").get_config()
     model, epochs, loss, count = PUBLISHED[name]
     module = create_model(config.model, **config.model_kwargs)
@@ -47,7 +46,7 @@ def test_published_configs_are_as_published(name):
     assert (config.model, config.num_epochs, config.loss) == (model, epochs, loss)
     assert (config.dataset, config.batch_size, config.num_steps) == ("cifar10", 32, 0)
     assert (config.grad_clip, config.grad_clip_norm) == ("each", 1.0)
-    assert not (config.fresh_sigma or config.flip or config.rotate or config.ema_decay)
+    assert not any((config.fresh_sigma, config.flip, config.rotate, config.ema_decay))
 
 
 def test_every_key_is_explained():

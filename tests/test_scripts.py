@@ -27,11 +27,8 @@ def run(*arguments, **kwargs):
     [
         (["--config.lerning_rate=1"], "'lerning_rate' is unknown; did you mean 'learning_rate'?"),
         (["--config.batch_size=many"], "--config.batch_size=many"),
-        (["--config.loss=l3"], "config.loss = 'l3'; did you mean 'l1'?"),
-        (["--config.patch_size=4096"], "patch_size = 4096 is larger than"),
         (["--config.dataset=photos", "--config.data_dir=nowhere"], "data_dir = 'nowhere'"),
         (["--config.dataset=cifar10", "--config.data_dir=nowhere"], "data_dir = 'nowhere'"),
-        (["--wrkdir=x"], "wrkdir"),
         (["extra"], "unexpected argument 'extra'"),
     ],
 )

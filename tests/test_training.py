@@ -1,3 +1,4 @@
+import functools
 import json
 import signal
 import subprocess
@@ -123,7 +124,7 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
 
 
 def test_killed_and_started_again_a_run_ends_with_the_same_parameters(tmp_path):
-    config = tiny_config(num_steps=60, eval_every_steps=20, checkpoint_every_steps=5)
+    config = tiny_config(num_steps=40, eval_every_steps=20, checkpoint_every_steps=5)
     command = [sys.executable, "train.py", "--config", "configs/quickstart.py", *flags(config)]
 
     killed = tmp_path / "killed"
@@ -131,7 +132,7 @@ def test_killed_and_started_again_a_run_ends_with_the_same_parameters(tmp_path):
     deadline = time.monotonic() + 120
     metrics_file = killed / "metrics.jsonl"
     while time.monotonic() < deadline and process.poll() is None:
-        if metrics_file.exists() and len(metrics_file.read_text().splitlines()) >= 12:
+        if metrics_file.exists() and len(metrics_file.read_text().splitlines()) >= 8:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -181,15 +182,12 @@ def test_metrics_of_steps_after_the_last_checkpoint_are_dropped(tmp_path):
 def step_and_state():
     module = AtrousNet(num_channels=8, num_blocks=1)
     optimizer = optax.sgd(0.1)
-    state = training.create_state(
-        jax.random.key(0), module=module, optimizer=optimizer, patch_size=16, ema=True
+    options = {"module": module, "optimizer": optimizer}
+    init = functools.partial(training.create_state, **options, patch_size=16, ema=True)
+    step = functools.partial(
+        training.train_step, **options, loss=losses.l1, ema_decay=0.9, max_sigma=1.0
     )
-
-    def step(state, batch, **overrides):
-        keywords = {"loss": losses.l1, "ema_decay": 0.9, "max_sigma": 1.0} | overrides
-        return training.train_step(state, batch, module=module, optimizer=optimizer, **keywords)
-
-    return module, step, state
+    return module, jax.jit(step), jax.jit(init)(jax.random.key(0))
 
 
 @pytest.fixture
@@ -201,10 +199,9 @@ def batch():
 
 def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batch):
     module, step, state = step_and_state
-    blurred, sharp = make_pair(batch, 1.0)
-    grads = jax.grad(lambda p: jnp.abs(module.apply({"params": p}, blurred) - sharp).mean())(
-        state.params
-    )
+    blurred, sharp = jax.jit(make_pair, static_argnums=1)(batch, 1.0)
+    loss = jax.jit(lambda p: jnp.abs(module.apply({"params": p}, blurred) - sharp).mean())
+    grads = jax.jit(jax.grad(loss))(state.params)
     after, measured = step(state, batch)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
     # The first step averages with (1 + 0) / (10 + 0).
@@ -214,7 +211,7 @@ def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batc
             np.testing.assert_allclose(x, y, atol=1e-6)
     norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(measured["grad_norm"], norm, rtol=1e-5)
-    restored = np.clip(module.apply({"params": state.params}, blurred), 0, 1)
+    restored = np.clip(jax.jit(module.apply)({"params": state.params}, blurred), 0, 1)
     psnr = peak_signal_noise_ratio(np.asarray(sharp), restored, data_range=1)
     np.testing.assert_allclose(measured["psnr"], psnr, rtol=1e-5)
     assert int(after.step) == 1
@@ -223,13 +220,13 @@ def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batc
 def test_batch_statistics_are_carried_along(batch):
     module = AtrousNet(num_channels=8, num_blocks=1, batch_norm=True)
     optimizer = optax.sgd(0.1)
-    state = training.create_state(
-        jax.random.key(0), module=module, optimizer=optimizer, patch_size=16, ema=False
+    options = {"module": module, "optimizer": optimizer}
+    init = functools.partial(training.create_state, **options, patch_size=16, ema=False)
+    state = jax.jit(init)(jax.random.key(0))
+    step = functools.partial(
+        training.train_step, **options, loss=losses.l1, ema_decay=0.0, max_sigma=1.0
     )
-    after, _ = training.train_step(
-        state, batch, module=module, optimizer=optimizer, loss=losses.l1, ema_decay=0.0,
-        max_sigma=1.0,
-    )  # fmt: skip
+    after, _ = jax.jit(step)(state, batch)
     before, now = (jax.tree.leaves(s.model_state["batch_stats"]) for s in (state, after))
     assert any((x != y).any() for x, y in zip(before, now, strict=True))
     assert after.ema_params is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ _SPLITS = {"train": "train[:80%]", "val": "train[80%:]", "test": "test"}
 _RECORD_BYTES = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
 _TRAIN_FILES = [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)]
 _TEST_FILES = ["cifar-10-batches-bin/test_batch.bin"]
+_LABELS_FILE = "cifar-10-batches-bin/batches.meta.txt"
 
 
 class Cifar10:
@@ -95,13 +98,17 @@ def prepare(
 
 def _check_archive(archive: Path) -> None:
     try:
+        with gzip.open(archive) as file:  # to its end, where the checksum is
+            while file.read(2**20):
+                pass
         with tarfile.open(archive) as tar:
+            tar.getmember(_LABELS_FILE)
             for name in _TRAIN_FILES + _TEST_FILES:
                 if tar.getmember(name).size % _RECORD_BYTES:
                     raise InputError(f"archive = {str(archive)!r}: {name} is truncated")
     except FileNotFoundError as error:
         raise InputError(f"archive = {str(archive)!r} does not exist") from error
-    except (KeyError, EOFError, OSError, tarfile.TarError) as error:
+    except (KeyError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise InputError(
             f"archive = {str(archive)!r} is not cifar-10-binary.tar.gz ({error}); "
             "download it again from the CIFAR-10 page"
@@ -115,6 +122,7 @@ def _make_builder(data_dir: Path, archive: Path | None):
     which TFDS stores as they are, where arrays would be encoded by TensorFlow.
     """
     import tensorflow_datasets as tfds
+    from etils import epath
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.image_classification import cifar
 
@@ -122,6 +130,7 @@ def _make_builder(data_dir: Path, archive: Path | None):
 
         class Cifar10Builder(cifar.Cifar10):
             name = NAME
+            code_path = epath.Path(cifar.__file__)  # beside which TFDS keeps the checksum
 
             def _split_generators(self, dl_manager):
                 path = archive or dl_manager.download(self._cifar_info.url)
@@ -141,7 +150,7 @@ def _make_builder(data_dir: Path, archive: Path | None):
 
 def _label_names(archive) -> list[str]:
     with tarfile.open(archive) as tar:
-        text = tar.extractfile("cifar-10-batches-bin/batches.meta.txt").read().decode()
+        text = tar.extractfile(_LABELS_FILE).read().decode()
     return text.split()
 
 

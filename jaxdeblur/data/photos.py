@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from jaxdeblur.errors import InputError
 
@@ -22,6 +22,8 @@ _SKIMAGE_FILES = {
     "train": ["astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"],
     "val": ["chelsea.png", "coffee.png"],
 }
+
+_LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 _CACHE_BYTES = 2**30  # decoded photographs kept in memory
 
@@ -48,7 +50,9 @@ class Photos:
         for path in files:
             try:
                 with Image.open(path) as image:
-                    width, height = ImageOps.exif_transpose(image).size
+                    width, height = image.size
+                    if image.getexif().get(ExifTags.Base.Orientation) in _LYING:
+                        width, height = height, width
             except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
                 _log.warning("%s: left out, not a readable image (%s)", path, error)
                 continue
@@ -79,9 +83,15 @@ class Photos:
         path = self._files[index]
         try:
             with Image.open(path) as image:
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
+                    grey = np.rint(np.asarray(upright, np.float32) / 257).astype(np.uint8)
+                    return np.repeat(grey[..., None], 3, axis=-1)
+                return np.asarray(upright.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
-            _log.warning("%s: damaged, another image takes its place (%s)", path, error)
+            if index not in self._damaged:
+                self._damaged.add(index)
+                _log.warning("%s: damaged, another image takes its place (%s)", path, error)
             return None
 
 

@@ -107,16 +107,19 @@ def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterato
     sample = TrainingSample(
         source, sigmas, config.patch_size, config.max_sigma, config.flip, config.rotate
     )
-    # Shuffle the whole before taking a share, so that the order is one for any number of processes.
+    # Shuffle and number the samples before taking a share: the order and every sample's random
+    # choices are then the same for any number of processes.
     dataset = (
         grain.MapDataset.range(len(source))
         .seed(config.seed)
         .shuffle()
-        .repeat()[jax.process_index() :: jax.process_count()]
-        .random_map(sample)
+        .repeat()
+        .random_map(sample)[jax.process_index() :: jax.process_count()]
         .batch(config.batch_size // jax.process_count())
     )
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=4)))
+    # Grain would read 500 batches ahead: seconds of all cores at the start, and their memory.
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+    return iter(dataset.to_iter_dataset(options))
 
 
 def evaluation_batches(config: ConfigDict, source: Source) -> Iterator[tuple[Batch, int]]:

@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import itertools
 
 import jax
@@ -42,6 +43,15 @@ def make_config(**values):
 
 def take(iterator, count):
     return list(itertools.islice(iterator, count))
+
+
+def train(config, source, count):
+    """The first training batches; closed, as an iterator reads ahead in threads."""
+    batches = pipeline.training_batches(config, source)
+    try:
+        return take(batches, count)
+    finally:
+        batches.close()
 
 
 def indices(batches):
@@ -112,14 +122,14 @@ def test_sigma_of_an_image_does_not_depend_on_how_many_follow():
 @pytest.mark.parametrize(("count", "batch_size"), [(12, 4), (10, 4), (6, 6), (3, 4)])
 def test_every_image_comes_once_an_epoch(count, batch_size):
     config = make_config(batch_size=batch_size)
-    batches = take(pipeline.training_batches(config, Positions(count)), count)
+    batches = train(config, Positions(count), count)
     seen = indices(batches)
     for epoch in range(batch_size):
         assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
 def test_batches_have_the_configured_shapes():
-    batch = next(pipeline.training_batches(make_config(), Positions(8)))
+    batch = train(make_config(), Positions(8), 1)[0]
     assert batch.keys() == {"sharp", "sigma"}
     assert batch["sharp"].shape == (4, 5, 5, 3)
     assert batch["sharp"].dtype == np.uint8
@@ -128,7 +138,7 @@ def test_batches_have_the_configured_shapes():
 
 
 def test_epochs_come_in_different_orders():
-    seen = indices(take(pipeline.training_batches(make_config(), Positions(12)), 9))
+    seen = indices(train(make_config(), Positions(12), 9))
     epochs = {tuple(seen[i : i + 12]) for i in range(0, 36, 12)}
     assert len(epochs) == 3
     assert tuple(range(12)) not in epochs
@@ -137,16 +147,16 @@ def test_epochs_come_in_different_orders():
 @pytest.mark.parametrize("fresh", [True, False])
 def test_batches_are_a_function_of_the_seed(fresh):
     config = make_config(fresh_sigma=fresh, flip=True, rotate=True)
-    first = take(pipeline.training_batches(config, Positions(9)), 8)
-    assert_same_batches(first, take(pipeline.training_batches(config, Positions(9)), 8))
+    first = train(config, Positions(9), 8)
+    assert_same_batches(first, train(config, Positions(9), 8))
     other = make_config(fresh_sigma=fresh, flip=True, rotate=True, seed=4)
-    other = take(pipeline.training_batches(other, Positions(9)), 8)
+    other = train(other, Positions(9), 8)
     assert indices(first) != indices(other)
     assert not np.array_equal(sigmas(first), sigmas(other))
 
 
 def sigmas_by_image(config, count, epochs):
-    batches = take(pipeline.training_batches(config, Positions(count)), epochs * count // 4)
+    batches = train(config, Positions(count), epochs * count // 4)
     found = collections.defaultdict(list)
     for index, sigma in zip(indices(batches), sigmas(batches), strict=True):
         found[index].append(float(sigma))
@@ -177,22 +187,21 @@ def test_fresh_sigma_differs_every_time_and_fills_the_range():
 @pytest.mark.parametrize("position", [0, 1, 5])
 def test_iterator_set_to_a_state_goes_on_with_the_very_next_batch(position):
     config = make_config(fresh_sigma=True, flip=True, rotate=True)
-    batches = pipeline.training_batches(config, Positions(9))
-    take(batches, position)
-    state = batches.get_state()
-    expected = take(batches, 4)
-
-    resumed = pipeline.training_batches(config, Positions(9))
-    resumed.set_state(state)
-    assert_same_batches(take(resumed, 4), expected)
-    batches.set_state(state)
-    assert_same_batches(take(batches, 4), expected)
+    with contextlib.closing(pipeline.training_batches(config, Positions(9))) as batches:
+        take(batches, position)
+        state = batches.get_state()
+        expected = take(batches, 4)
+        batches.set_state(state)
+        assert_same_batches(take(batches, 4), expected)
+    with contextlib.closing(pipeline.training_batches(config, Positions(9))) as resumed:
+        resumed.set_state(state)
+        assert_same_batches(take(resumed, 4), expected)
 
 
 def patches_and_turns(count=5, **values):
     """Patches of one source, and for each which of the eight turns of its crop it is."""
     source = Positions(7)
-    batches = take(pipeline.training_batches(make_config(batch_size=48, **values), source), count)
+    batches = train(make_config(batch_size=48, **values), source, count)
     patches = [patch for batch in batches for patch in batch["sharp"]]
     kinds = []
     for patch in patches:
@@ -227,7 +236,7 @@ def test_patches_come_from_everywhere():
 
 def test_patch_as_large_as_the_image_is_the_image():
     source = Positions(5, 6, 6)
-    batch = next(pipeline.training_batches(make_config(patch_size=6), source))
+    batch = train(make_config(patch_size=6), source, 1)[0]
     for patch in batch["sharp"]:
         np.testing.assert_array_equal(patch, source[patch[0, 0, 0]])
 
@@ -235,12 +244,12 @@ def test_patch_as_large_as_the_image_is_the_image():
 @pytest.mark.parametrize("fresh", [True, False])
 def test_processes_share_the_samples_of_one(monkeypatch, fresh):
     config = make_config(fresh_sigma=fresh)
-    whole = take(pipeline.training_batches(config, Positions(8)), 4)
+    whole = train(config, Positions(8), 4)
     parts = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     for process in range(2):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        parts.append(take(pipeline.training_batches(config, Positions(8)), 4))
+        parts.append(train(config, Positions(8), 4))
 
     def samples(*batches):
         return sorted(
@@ -345,7 +354,7 @@ def test_dataset_decides_the_source(tmp_path, shared_data):
 
 
 def test_devices_get_the_whole_batch():
-    batch = next(pipeline.training_batches(make_config(), Positions(8)))
+    batch = train(make_config(), Positions(8), 1)[0]
     sharding = jax.NamedSharding(jax.sharding.Mesh(jax.devices(), ("data",)), jax.P("data"))
     placed = pipeline.to_devices(batch, sharding)
     assert all(isinstance(x, jax.Array) for x in placed.values())
