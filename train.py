@@ -14,8 +14,8 @@ from jaxdeblur.errors import reported
 from jaxdeblur.training import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file (configs/NAME.py).")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-flags.mark_flags_as_required(["config", "workdir"])
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:

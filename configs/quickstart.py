@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     with config.unlocked():
         config.model_kwargs = ConfigDict({"num_channels": 32, "num_blocks": 2})
     config.dataset = "skimage"
+    config.min_sigma = 1.0
+    config.max_sigma = 2.0
     config.patch_size = 48
     config.eval_patch_size = 256
     config.fresh_sigma = True

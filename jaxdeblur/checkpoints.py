@@ -70,7 +70,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore(jax.tree.map(_abstract, state)),
             data=grain.checkpoint.CheckpointRestore(batches),
         )
-        return self._manager.restore(step, args=arguments).state
+        return self._manager.restore(step, args=arguments)["state"]
 
     def latest_step(self) -> int | None:
         """The step of the latest complete checkpoint, None if there is none."""

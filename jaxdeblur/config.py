@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -36,6 +37,7 @@ _AT_LEAST = {
     "learning_rate": 0,
     "log_every_steps": 1,
     "max_sigma": 0,
+    "min_sigma": 0,
     "num_epochs": 0,
     "num_steps": 0,
     "patch_size": 1,
@@ -61,25 +63,31 @@ def check(config: ConfigDict) -> None:
     Raises:
       InputError: names the key, its value and what it may be.
     """
+    values: dict[str, Any] = config.to_dict()
     for key, choices in _CHOICES.items():
-        if config[key] not in choices:
-            raise InputError(f"config.{key} = {config[key]!r}; {nearest(config[key], choices)}")
+        if values[key] not in choices:
+            raise InputError(f"config.{key} = {values[key]!r}; {nearest(values[key], choices)}")
     for key, minimum in _AT_LEAST.items():
-        if not (math.isfinite(config[key]) and config[key] >= minimum):
-            raise InputError(f"config.{key} = {config[key]!r} must be at least {minimum}")
+        if not (math.isfinite(values[key]) and values[key] >= minimum):
+            raise InputError(f"config.{key} = {values[key]!r} must be at least {minimum}")
+    if config.min_sigma > config.max_sigma:
+        raise InputError(
+            f"config.min_sigma = {config.min_sigma} is above config.max_sigma = {config.max_sigma}"
+        )
     if config.ema_decay >= 1:
         raise InputError(f"config.ema_decay = {config.ema_decay} must be below 1, such as 0.999")
     if not config.num_steps and not config.num_epochs:
         raise InputError("config.num_steps and config.num_epochs are both 0; set one of them")
     for key in ("batch_size", "eval_batch_size"):
-        if config[key] % jax.device_count():
+        size, devices = values[key], jax.device_count()
+        if size % devices:
             raise InputError(
-                f"config.{key} = {config[key]} is not divisible by the {jax.device_count()} "
-                f"devices; try {math.ceil(config[key] / jax.device_count()) * jax.device_count()}"
+                f"config.{key} = {size} is not divisible by the {devices} devices; "
+                f"try {math.ceil(size / devices) * devices}"
             )
     module = create_model(config.model, **config.model_kwargs)
     for key in ("patch_size", "eval_patch_size"):
-        size = config[key]
+        size = values[key]
         if size <= kernel_radius(config.max_sigma):
             raise InputError(
                 f"config.{key} = {size} is too small for config.max_sigma = {config.max_sigma}; "

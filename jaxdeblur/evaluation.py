@@ -42,7 +42,7 @@ def evaluation_step(
     variables: Any,
     batch: dict[str, jax.Array],
     *,
-    apply: Callable[[Any, jax.Array], jax.Array] | None,
+    apply: Callable[..., Any] | None,
     max_sigma: float,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Restores one batch and measures it.
@@ -108,7 +108,7 @@ class Result:
 
 
 def jit_step(
-    apply: Callable[[Any, jax.Array], jax.Array] | None,
+    apply: Callable[..., Any] | None,
     max_sigma: float,
     replicated: jax.sharding.Sharding,
     sharded: jax.sharding.Sharding,
@@ -205,11 +205,12 @@ def summarise(
 ) -> dict[str, Any]:
     """The contents of `results.json`."""
     means = result.means()
+    bounds = f"({config.min_sigma:g}, {config.max_sigma:g})"
+    repeats = config.eval_repeats
     blur = (
-        f"each {config.eval_repeats} times, the r-th with sigma from the r-th of "
-        f"{config.eval_repeats} equal parts of (0, {config.max_sigma})"
-        if config.eval_repeats > 1
-        else f"each once, sigma uniform in (0, {config.max_sigma})"
+        f"each {repeats} times, the r-th with sigma from the r-th of {repeats} parts of {bounds}"
+        if repeats > 1
+        else f"each once, sigma uniform in {bounds}"
     )
     summary: dict[str, Any] = {} if deblurrer is None else {name: means[name] for name in METRICS}
     return summary | {

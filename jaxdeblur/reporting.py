@@ -53,9 +53,11 @@ class ProgressLine:
 
     def update(self, completed: int, message: str | None = None) -> None:
         """Moves the bar; a message replaces the last one, or is printed if there is no bar."""
-        fields = {} if message is None else {"message": message}
-        self._progress.update(self._task, completed=completed, **fields)
-        if message is not None and not self._console.is_terminal:
+        self._progress.update(self._task, completed=completed)
+        if message is None:
+            return
+        self._progress.update(self._task, message=message)
+        if not self._console.is_terminal:
             first, started = self._start
             pace = (time.monotonic() - started) / max(completed - first, 1)
             left = time.strftime("%H:%M:%S", time.gmtime(pace * (self._total - completed)))

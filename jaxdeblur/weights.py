@@ -70,10 +70,11 @@ class Deblurrer:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _restore(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    if images.dtype != jnp.uint8:
-        return jnp.clip(module.apply(variables, images), 0, 1)
-    restored = module.apply(variables, images.astype(jnp.float32) / 255)
-    return jnp.round(jnp.clip(restored, 0, 1) * 255).astype(jnp.uint8)
+    integers = images.dtype == jnp.uint8
+    blurred = images.astype(jnp.float32) / 255 if integers else images
+    restored: Any = module.apply(variables, blurred)
+    restored = jnp.clip(restored, 0, 1)
+    return jnp.round(restored * 255).astype(jnp.uint8) if integers else restored
 
 
 def save(path: str | os.PathLike[str], deblurrer: Deblurrer) -> None:
@@ -145,8 +146,8 @@ def _load_file(path: Path) -> Deblurrer:
 def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) -> None:
     """Raises InputError, naming `source`, unless `variables` are those of the module."""
     image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    expected = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image))
-    given = flatten_dict(variables)
+    expected: dict[Any, Any] = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image))
+    given: dict[Any, Any] = flatten_dict(variables)
     for path in sorted(expected.keys() | given.keys()):
         needed, found = (tree[path].shape if path in tree else None for tree in (expected, given))
         if needed != found:

@@ -27,7 +27,7 @@ def test_the_blurred_row_is_what_opencv_and_scikit_image_give(tmp_path):
     config = config_of_three_images()
     summary = evaluation.run(config, output=tmp_path / "out")
     source = photos.skimage_photos("test")
-    sigmas = pipeline.stratified_sigmas(2, 4, 3.0, config.seed + 1)
+    sigmas = pipeline.stratified_sigmas(2, 4, (1.0, 2.0), config.seed + 1)
     psnr, ssim, mse = [], [], []
     for row in sigmas:
         for i, sigma in enumerate(row):

@@ -29,7 +29,7 @@ def tiny_config(**overrides):
     config.model_kwargs.num_channels = 8
     config.model_kwargs.num_blocks = 1
     config.patch_size = config.eval_patch_size = 16
-    config.max_sigma = 1.0
+    config.min_sigma, config.max_sigma = 0.0, 1.0
     config.batch_size = config.eval_batch_size = 4
     config.num_steps = 6
     config.log_every_steps = 2

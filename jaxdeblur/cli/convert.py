@@ -23,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run_keras(arguments: argparse.Namespace) -> None:
-    from flax.traverse_util import flatten_dict
+    import jax
 
     from jaxdeblur.convert import from_keras
     from jaxdeblur.weights import Deblurrer
@@ -31,7 +31,7 @@ def run_keras(arguments: argparse.Namespace) -> None:
     module, params = from_keras(arguments.model_json, arguments.weights_h5)
     # The first layer alone sees the image: its kernel is [K, K, channels, features].
     first = params["encoder_0"] if "encoder_0" in params else params["stem"]
-    count = sum(x.size for x in flatten_dict(params).values())
+    count = sum(x.size for x in jax.tree.leaves(params))
     card = {
         "channels": first["kernel"].shape[2],
         "source": f"Keras, {Path(arguments.weights_h5).name}",

@@ -76,10 +76,10 @@ def gaussian_blur(sharp: jax.Array, sigma: jax.Array, max_sigma: float = 3.0) ->
         size = x.shape[axis]
         border = [(radius, radius) if i == axis else (0, 0) for i in range(4)]
         padded = jnp.pad(x, border, mode="reflect")
-        x = sum(
-            kernel[:, i, None, None, None] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i in range(2 * radius + 1)
-        )
+        x = jnp.zeros_like(x)
+        for i in range(2 * radius + 1):
+            shifted = jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+            x += kernel[:, i, None, None, None] * shifted
     return jnp.floor(x / _KERNEL_ONE**2 + 0.5).astype(jnp.uint8)
 
 

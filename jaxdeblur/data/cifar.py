@@ -9,6 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,8 @@ class Cifar10:
                 "`jaxdeblur prepare cifar10 --data-dir DIR`"
             )
         try:
-            records = tfds.builder_from_directory(folder).as_data_source(_SPLITS[split])
+            builder: Any = tfds.builder_from_directory(folder)
+            records = builder.as_data_source(split=_SPLITS[split])
         except NotImplementedError as error:
             raise InputError(
                 f"data_dir = {str(data_dir)!r} holds {NAME} in a format that needs TensorFlow; "
@@ -55,7 +57,7 @@ class Cifar10:
             ) from error
         self.name = f"CIFAR-10 {split}"
         self._images = np.empty((len(records), 32, 32, 3), np.uint8)
-        self.labels = []
+        self.labels: list[str] = []
         for i, record in enumerate(records):
             self._images[i] = record["image"]
             self.labels.append(record["id"].decode())
@@ -121,7 +123,6 @@ def _make_builder(data_dir: Path, archive: Path | None):
     It differs in two: files are opened with Python, and images are handed over as PNG bytes,
     which TFDS stores as they are, where arrays would be encoded by TensorFlow.
     """
-    import tensorflow_datasets as tfds
     from etils import epath
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.image_classification import cifar
@@ -134,10 +135,11 @@ def _make_builder(data_dir: Path, archive: Path | None):
 
             def _split_generators(self, dl_manager):
                 path = archive or dl_manager.download(self._cifar_info.url)
-                self.info.features["label"].names = _label_names(path)
+                labels: Any = self.info.features["label"]  # type: ignore[index]
+                labels.names = _read(path, _LABELS_FILE).decode().split()
                 return {
-                    tfds.Split.TRAIN: self._examples(path, _TRAIN_FILES, "train"),
-                    tfds.Split.TEST: self._examples(path, _TEST_FILES, "test"),
+                    "train": self._examples(path, _TRAIN_FILES, "train"),
+                    "test": self._examples(path, _TEST_FILES, "test"),
                 }
 
             def _examples(self, path, files, split):
@@ -148,21 +150,22 @@ def _make_builder(data_dir: Path, archive: Path | None):
         return Cifar10Builder(data_dir=data_dir)
 
 
-def _label_names(archive) -> list[str]:
-    with tarfile.open(archive) as tar:
-        text = tar.extractfile(_LABELS_FILE).read().decode()
-    return text.split()
-
-
 def _records(archive, names: list[str]) -> Iterator[tuple[int, bytes]]:
     """Yields label and PNG of every record of the binary files, in order."""
     from PIL import Image
 
+    for name in names:
+        records = np.frombuffer(_read(archive, name), np.uint8)
+        for record in records.reshape(-1, _RECORD_BYTES):
+            png = io.BytesIO()
+            planes = record[1:].reshape(3, 32, 32)
+            Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).save(png, "PNG")
+            yield int(record[0]), png.getvalue()
+
+
+def _read(archive, name: str) -> bytes:
     with tarfile.open(archive) as tar:
-        for name in names:
-            records = np.frombuffer(tar.extractfile(name).read(), np.uint8)
-            for record in records.reshape(-1, _RECORD_BYTES):
-                png = io.BytesIO()
-                planes = record[1:].reshape(3, 32, 32)
-                Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).save(png, "PNG")
-                yield int(record[0]), png.getvalue()
+        member = tar.extractfile(name)
+        if member is None:
+            raise InputError(f"archive = {str(archive)!r}: {name} is no file")
+        return member.read()

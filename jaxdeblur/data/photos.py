@@ -60,7 +60,7 @@ class Photos:
             self._sizes.append((height, width))
         if not self._files:
             raise InputError(f"{name}: none of its {len(files)} files is a readable image")
-        self.labels = [path.name for path in self._files]
+        self.labels: list[str] = [path.name for path in self._files]
         kept = max(1, _CACHE_BYTES // max(3 * h * w for h, w in self._sizes))
         self._decode = functools.lru_cache(maxsize=kept)(self._decode_file)
 

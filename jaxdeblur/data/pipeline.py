@@ -9,7 +9,7 @@ is repeated exactly, whatever the number of threads, and an iterator's state is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import grain
@@ -27,7 +27,7 @@ class Source(Protocol):
     """Sharp uint8 `[H, W, 3]` images in a fixed order."""
 
     name: str
-    labels: Sequence[str]  # what to call each image
+    labels: list[str]  # what to call each image
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -40,6 +40,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
     Raises:
       InputError: no such data, or images smaller than the patch.
     """
+    source: Source
     match config.dataset:
         case "cifar10":
             source = cifar.Cifar10(config.data_dir, split)
@@ -55,11 +56,13 @@ def open_source(config: ConfigDict, split: str) -> Source:
     return source
 
 
-def stratified_sigmas(num_images: int, repeats: int, max_sigma: float, seed: int) -> np.ndarray:
+def stratified_sigmas(
+    num_images: int, repeats: int, bounds: tuple[float, float], seed: int
+) -> np.ndarray:
     """Draws the blur of every image of an evaluation, or of training with fixed blur.
 
-    The r-th of R repeats draws from the r-th of R equal parts of (0, max_sigma), which takes most
-    of the chance out of an average over few images; with R = 1 it is the published protocol.
+    The r-th of R repeats draws from the r-th of R equal parts of the range between `bounds`, which
+    takes most of the chance out of an average over few images; R = 1 is the published protocol.
     Image i's value depends on the seed, i and r alone.
 
     Returns:
@@ -67,7 +70,8 @@ def stratified_sigmas(num_images: int, repeats: int, max_sigma: float, seed: int
     """
     draws = [np.random.default_rng([seed, r]).uniform(size=num_images) for r in range(repeats)]
     strata = (np.arange(repeats)[:, None] + np.stack(draws)) / repeats
-    return (strata * max_sigma).astype(np.float32)
+    low, high = bounds
+    return (low + strata * (high - low)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +81,7 @@ class TrainingSample:
     source: Source
     sigmas: np.ndarray | None  # [N], pixels; None draws a fresh one every time
     patch_size: int
-    max_sigma: float
+    bounds: tuple[float, float]  # of a fresh sigma, pixels
     flip: bool
     rotate: bool
 
@@ -88,12 +92,9 @@ class TrainingSample:
         if self.flip and rng.random() < 0.5:
             patch = patch[:, ::-1]
         if self.rotate:
-            patch = np.rot90(patch, rng.integers(4))
-        if self.sigmas is None:
-            sigma = np.float32(rng.uniform(0, self.max_sigma))
-        else:
-            sigma = self.sigmas[index]
-        return {"sharp": np.ascontiguousarray(patch), "sigma": sigma}
+            patch = np.rot90(patch, int(rng.integers(4)))
+        sigma = rng.uniform(*self.bounds) if self.sigmas is None else self.sigmas[index]
+        return {"sharp": np.ascontiguousarray(patch), "sigma": np.asarray(sigma, np.float32)}
 
 
 def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterator:
@@ -101,12 +102,11 @@ def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterato
 
     The iterator's position is saved and restored with a checkpoint.
     """
+    bounds = (config.min_sigma, config.max_sigma)
     sigmas = None
     if not config.fresh_sigma:
-        sigmas = stratified_sigmas(len(source), 1, config.max_sigma, config.seed)[0]
-    sample = TrainingSample(
-        source, sigmas, config.patch_size, config.max_sigma, config.flip, config.rotate
-    )
+        sigmas = stratified_sigmas(len(source), 1, bounds, config.seed)[0]
+    sample = TrainingSample(source, sigmas, config.patch_size, bounds, config.flip, config.rotate)
     # Shuffle and number the samples before taking a share: the order and every sample's random
     # choices are then the same for any number of processes.
     dataset = (
@@ -129,7 +129,8 @@ def evaluation_batches(config: ConfigDict, source: Source) -> Iterator[tuple[Bat
       A batch of `eval_batch_size`, with the images' `index` beside them, and how many of it count:
       the last one is filled up with copies.
     """
-    sigmas = stratified_sigmas(len(source), config.eval_repeats, config.max_sigma, config.seed + 1)
+    bounds = (config.min_sigma, config.max_sigma)
+    sigmas = stratified_sigmas(len(source), config.eval_repeats, bounds, config.seed + 1)
     samples = [(i, sigma) for row in sigmas for i, sigma in enumerate(row)]
     for start in range(0, len(samples), config.eval_batch_size):
         chosen = samples[start : start + config.eval_batch_size]

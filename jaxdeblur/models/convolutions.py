@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Iterator
 from typing import Literal
 
@@ -125,9 +126,10 @@ def _as_matmul(x, kernel, border: Border, dilation: int) -> jax.Array:
         return columns @ kernel.reshape(-1, features_out)
     products = x @ _taps_last(kernel)  # [B, H, W, K*K*out]
     parts = lax.split(products, (features_out,) * taps**2, axis=-1)
-    return sum(
+    windows = [
         _window(part, *shift, height, width) for part, shift in zip(parts, shifts, strict=True)
-    )
+    ]
+    return functools.reduce(operator.add, windows)
 
 
 def _matmul_gradients(x, kernel, cotangent, border: Border, dilation: int):
@@ -141,11 +143,11 @@ def _matmul_gradients(x, kernel, cotangent, border: Border, dilation: int):
         kernel_gradient = _sum_outer(columns, cotangent).reshape(kernel.shape)
         products = cotangent @ kernel.reshape(-1, features_out).T  # [B, H, W, K*K*in]
         parts = lax.split(products, (features_in,) * taps**2, axis=-1)
-        x_gradient = sum(
+        windows = [
             _window(part, -row, -column, height, width)
             for part, (row, column) in zip(parts, shifts, strict=True)
-        )
-        return x_gradient, kernel_gradient
+        ]
+        return functools.reduce(operator.add, windows), kernel_gradient
     windows = [_window(cotangent, -row, -column, height, width) for row, column in shifts]
     columns = jnp.concatenate(windows, axis=-1)  # [B, H, W, K*K*out]
     kernel_gradient = _sum_outer(x, columns).reshape(features_in, taps, taps, features_out)
@@ -252,4 +254,5 @@ def adaptive_convolve(image: jax.Array, kernels: jax.Array) -> jax.Array:
         for row in range(taps)
         for column in range(taps)
     ]
-    return sum(weight * window for weight, window in zip(weights, windows, strict=True))
+    products = [weight * window for weight, window in zip(weights, windows, strict=True)]
+    return functools.reduce(operator.add, products)

@@ -86,7 +86,7 @@ def crop_under(patch, image):
 
 @pytest.mark.parametrize("repeats", [1, 2, 16])
 def test_each_repeat_draws_from_its_own_part(repeats):
-    drawn = pipeline.stratified_sigmas(200, repeats, 3.0, seed=5)
+    drawn = pipeline.stratified_sigmas(200, repeats, (0.0, 3.0), seed=5)
     assert drawn.shape == (repeats, 200)
     assert drawn.dtype == np.float32
     width = 3.0 / repeats
@@ -99,20 +99,20 @@ def test_each_repeat_draws_from_its_own_part(repeats):
 
 
 def test_repeats_draw_independently():
-    drawn = pipeline.stratified_sigmas(500, 2, 2.0, seed=0) - np.array([[0], [1]])
+    drawn = pipeline.stratified_sigmas(500, 2, (0.0, 2.0), seed=0) - np.array([[0], [1]])
     assert abs(np.corrcoef(drawn)[0, 1]) < 0.15
 
 
 def test_sigmas_are_a_function_of_the_seed():
-    first = pipeline.stratified_sigmas(50, 3, 3.0, seed=1)
-    np.testing.assert_array_equal(first, pipeline.stratified_sigmas(50, 3, 3.0, seed=1))
-    assert (first != pipeline.stratified_sigmas(50, 3, 3.0, seed=2)).all()
+    first = pipeline.stratified_sigmas(50, 3, (0.0, 3.0), seed=1)
+    np.testing.assert_array_equal(first, pipeline.stratified_sigmas(50, 3, (0.0, 3.0), seed=1))
+    assert (first != pipeline.stratified_sigmas(50, 3, (0.0, 3.0), seed=2)).all()
 
 
 def test_sigma_of_an_image_does_not_depend_on_how_many_follow():
-    many = pipeline.stratified_sigmas(100, 4, 3.0, seed=1)
+    many = pipeline.stratified_sigmas(100, 4, (0.0, 3.0), seed=1)
     for count in (1, 7, 99):
-        few = pipeline.stratified_sigmas(count, 4, 3.0, seed=1)
+        few = pipeline.stratified_sigmas(count, 4, (0.0, 3.0), seed=1)
         np.testing.assert_array_equal(few, many[:, :count])
 
 
