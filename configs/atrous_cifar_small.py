@@ -4,8 +4,9 @@
   python eval.py  --config configs/atrous_cifar_small.py --workdir runs/atrous_cifar_small
 
 What:      64 channels, 5 blocks, 792,675 parameters; L1; the recipe of `small_recipe`, 8,000 steps
-           of batches of 16.
+           of batches of 32.
 Source:    the published architecture at a quarter of its width; the recipe is ours.
+Expected:  not trained to the end by us yet.
 """
 
 from ml_collections import ConfigDict

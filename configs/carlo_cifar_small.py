@@ -3,7 +3,7 @@
   python train.py --config configs/carlo_cifar_small.py --workdir runs/carlo_cifar_small
 
 What:      32 filters, 168,227 parameters; MSE; the recipe of `small_recipe`, 8,000 steps of
-           batches of 16.
+           batches of 32.
 Source:    the published architecture at a quarter of its width; the recipe is ours.
 Expected:  not trained to the end by us yet.
 """

@@ -3,7 +3,7 @@
   python train.py --config configs/kaist_cifar_small.py --workdir runs/kaist_cifar_small
 
 What:      2 outer and 1 inner block, half the width, 762,301 parameters; L1; the recipe of
-           `small_recipe`, 8,000 steps of batches of 16.
+           `small_recipe`, 8,000 steps of batches of 32.
 Source:    the published architecture at half its width and less depth; the recipe is ours.
 Expected:  not trained to the end by us yet.
 """

@@ -2,9 +2,9 @@
 
   python train.py --config configs/quickstart.py --workdir runs/quickstart
 
-What:      ATROUS_NET with 32 channels and 2 blocks (91,843 parameters), patches of 48 pixels from
-           four photographs, Gaussian blur with sigma in (0, 3); two other photographs are held
-           out, their central 256 pixels each with four strengths of blur.
+What:      ATROUS_NET with 32 channels and 2 blocks, 32x32 patches of four photographs, Gaussian
+           blur with sigma in (1, 2); two other photographs are held out, their central 256 pixels
+           evaluated with four strengths of blur each.
 Source:    this project; nothing is downloaded.
 """
 
@@ -21,22 +21,22 @@ def get_config() -> ConfigDict:
     config.dataset = "skimage"
     config.min_sigma = 1.0
     config.max_sigma = 2.0
-    config.patch_size = 48
+    config.patch_size = 32
     config.eval_patch_size = 256
     config.fresh_sigma = True
     config.flip = True
     config.rotate = True
 
     config.batch_size = 8
-    config.num_steps = 600
-    config.learning_rate = 2e-3
+    config.num_steps = 800
+    config.learning_rate = 4e-3
     config.schedule = "cosine"
     config.warmup_steps = 20
     config.grad_clip = "global"
     config.ema_decay = 0.99
 
-    config.log_every_steps = 20
-    config.eval_every_steps = 300
+    config.log_every_steps = 25
+    config.eval_every_steps = 800
     config.checkpoint_every_steps = 100
     config.eval_batch_size = 8
     config.eval_repeats = 4

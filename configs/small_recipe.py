@@ -13,7 +13,7 @@ def apply(config: ConfigDict) -> ConfigDict:
     config.flip = True
     config.rotate = True
 
-    config.batch_size = 16
+    config.batch_size = 32
     config.num_steps = 8000
     config.learning_rate = 1e-3
     config.schedule = "cosine"

@@ -148,6 +148,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     with reported():
         try:
             rest = flags.FLAGS(argv)
+            if not flags.FLAGS.help:
+                flags.FLAGS.config.lock()  # a file that failed to load says so on first use
         except AttributeError as error:  # a key that the locked ConfigDict does not have
             raise InputError(_unknown_key(str(error))) from error
         except (flags.Error, TypeError, OSError) as error:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxdeblur import config as configuration
-from jaxdeblur import metrics, pictures, weights
+from jaxdeblur import distributed, metrics, pictures, weights
 from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError
@@ -180,9 +180,7 @@ def run(
             f"{images.name} needs one of image mode"
         )
     total = len(images) * config.eval_repeats
-    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
-    replicated = jax.NamedSharding(mesh, jax.P())
-    sharded = jax.NamedSharding(mesh, jax.P("data"))
+    replicated, sharded = distributed.shardings()
     apply = None if deblurrer is None else deblurrer.module.apply
     variables = {} if deblurrer is None else jax.device_put(deblurrer.variables(), replicated)
     with ProgressLine("evaluation", total) as progress:

@@ -17,7 +17,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxdeblur import config as configuration
-from jaxdeblur import evaluation, metrics
+from jaxdeblur import distributed, evaluation, metrics
 from jaxdeblur.checkpoints import Checkpoints
 from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import make_pair
@@ -167,6 +167,30 @@ def abstract_state(config: ConfigDict) -> TrainState:
     return jax.eval_shape(init, jax.random.key(config.seed))
 
 
+def jit_step(
+    config: ConfigDict,
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    replicated: jax.sharding.Sharding,
+    sharded: jax.sharding.Sharding,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """Jits `train_step` for a state on every device and a batch divided among them."""
+    step = functools.partial(
+        train_step,
+        module=module,
+        optimizer=optimizer,
+        loss=LOSSES[config.loss],
+        ema_decay=config.ema_decay,
+        max_sigma=config.max_sigma,
+    )
+    return jax.jit(
+        step,
+        donate_argnums=0,  # the new state takes the old one's memory
+        in_shardings=(replicated, sharded),
+        out_shardings=replicated,
+    )
+
+
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains the configured network, or goes on where the workdir's run stopped.
 
@@ -191,25 +215,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     val_source = pipeline.open_source(config, "val")
     num_steps = config.num_steps or config.num_epochs * len(train_source) // config.batch_size
 
+    replicated, sharded = distributed.shardings()
     module, optimizer, init = _parts(config, num_steps)
-    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
-    replicated = jax.NamedSharding(mesh, jax.P())
-    sharded = jax.NamedSharding(mesh, jax.P("data"))
     state = jax.jit(init, out_shardings=replicated)(jax.random.key(config.seed))
-    step_fn = jax.jit(
-        functools.partial(
-            train_step,
-            module=module,
-            optimizer=optimizer,
-            loss=LOSSES[config.loss],
-            ema_decay=config.ema_decay,
-            max_sigma=config.max_sigma,
-        ),
-        donate_argnums=0,
-        in_shardings=(replicated, sharded),
-        out_shardings=replicated,
-    )
-    eval_fn = evaluation.jit_step(module.apply, config.max_sigma, replicated, sharded)
+    train = jit_step(config, module, optimizer, replicated, sharded)
+    eval_step = evaluation.jit_step(module.apply, config.max_sigma, replicated, sharded)
     place = functools.partial(pipeline.to_devices, sharding=sharded)
     batches = pipeline.training_batches(config, train_source)
 
@@ -225,41 +235,34 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 progress.print(f"going on after step {first} of {workdir}")
             window = _Window(config.batch_size)
             for step in range(first + 1, num_steps + 1):
-                state, measured = step_fn(state, place(next(batches)))
+                state, measured = train(state, place(next(batches)))
                 window.add(step, measured)
-                last = step == num_steps
-                evaluates = last or step % config.eval_every_steps == 0
+                progress.update(step)
+                evaluates = step == num_steps or step % config.eval_every_steps == 0
                 saves = evaluates or step % config.checkpoint_every_steps == 0
-                if saves or step % config.log_every_steps == 0:
-                    values = window.close(checkpoints.latest_step())
-                    log.scalars(step, values)
-                    progress.update(step, _message(values, config.loss))
-                else:
-                    progress.update(step)
+                if not saves and step % config.log_every_steps:
+                    continue
+                values = window.close(checkpoints.latest_step())
+                log.scalars(step, values)
+                progress.update(step, _training_line(values, config.loss))
                 validation = None
                 if evaluates:
-                    result = evaluation.evaluate(
-                        eval_fn,
-                        state.variables(),
-                        pipeline.evaluation_batches(config, val_source),
-                        place,
-                    )
+                    val_batches = pipeline.evaluation_batches(config, val_source)
+                    result = evaluation.evaluate(eval_step, state.variables(), val_batches, place)
                     validation = result.means()
-                    log.scalars(step, {f"eval/{k}": v for k, v in validation.items()})
+                    log.scalars(step, {f"eval/{name}": x for name, x in validation.items()})
                     picture = log.picture(step, result.contact_sheet())
-                    progress.print(
-                        f"step {step}: validation {validation['psnr']:.2f} dB, "
-                        f"blurred {validation['blurred_psnr']:.2f} dB; {picture}"
-                    )
+                    progress.print(_validation_line(step, validation, picture))
                 if saves:
                     checkpoints.save(state, batches, step, validation)
+                window = _Window(config.batch_size)
             if first < num_steps:
-                log.curves()
+                progress.print(f"curves: {log.curves()}")
     return state
 
 
 class _Window:
-    """Averages the metrics of the steps since the last report, fetched all at once."""
+    """The metrics of the steps since the last report, fetched from the devices all at once."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
@@ -270,8 +273,9 @@ class _Window:
         self._steps.append((step, measured))
 
     def close(self, last_checkpoint: int | None) -> dict[str, float]:
-        """Returns the means and starts anew; stops a run whose loss or gradient is not finite."""
+        """Returns the means; stops a run whose loss or gradient is not finite."""
         fetched = jax.device_get(self._steps)
+        seconds = time.monotonic() - self._started
         for step, values in fetched:
             if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
                 good = "there is none yet" if last_checkpoint is None else f"step {last_checkpoint}"
@@ -282,14 +286,18 @@ class _Window:
                 )
         names = fetched[0][1]
         means = {n: float(sum(v[n] for _, v in fetched) / len(fetched)) for n in names}
-        now = time.monotonic()
-        means["images_per_second"] = len(fetched) * self._batch_size / (now - self._started)
-        self._steps, self._started = [], now
-        return means
+        return means | {"images_per_second": len(fetched) * self._batch_size / seconds}
 
 
-def _message(values: dict[str, float], loss: str) -> str:
+def _training_line(values: dict[str, float], loss: str) -> str:
     return (
         f"{loss} {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB "
         f"(blurred {values['blurred_psnr']:.2f})  {values['images_per_second']:.0f} images/s"
+    )
+
+
+def _validation_line(step: int, values: dict[str, float], picture: Path) -> str:
+    return (
+        f"step {step}: held-out images {values['psnr']:.2f} dB, blurred "
+        f"{values['blurred_psnr']:.2f} dB; picture: {picture}"
     )
