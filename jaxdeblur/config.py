@@ -104,14 +104,18 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
     """Writes `config.json` into a new workdir, or checks that an old one's run is the same.
 
     Raises:
-      InputError: the workdir is of another configuration; it is left as it is.
+      InputError: the workdir cannot be written, or is of another configuration; then it is left
+        as it is.
     """
     path = workdir / "config.json"
     if not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        partial.rename(path)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+            partial.rename(path)
+        except OSError as error:
+            raise InputError(f"workdir = {str(workdir)!r} cannot be written ({error})") from error
         return
     old, new = read_config(workdir).to_dict(), config.to_dict()
     differing = [key for key in new if key not in _FREE_KEYS and old.get(key) != new[key]]

@@ -169,7 +169,8 @@ def run(
       The contents of `results.json`.
 
     Raises:
-      InputError: wrong configuration, data or weights, or a size that the network does not take.
+      InputError: wrong configuration, data, weights or output folder, or a size that the network
+        does not take.
     """
     configuration.check(config)
     images = pipeline.open_source(config, "test")
@@ -179,6 +180,7 @@ def run(
             f"{str(source)!r} is a network of video mode ({deblurrer.card['channels']} channels); "
             f"{images.name} needs one of image mode"
         )
+    folder = None if output is None else _make_folder(output)
     total = len(images) * config.eval_repeats
     replicated, sharded = distributed.shardings()
     apply = None if deblurrer is None else deblurrer.module.apply
@@ -193,9 +195,18 @@ def run(
         )
     summary = summarise(result, config, images.name, deblurrer)
     print_table(summary, config.dataset)
-    if output is not None:
-        write(Path(output).expanduser(), summary, result, images.labels)
+    if folder is not None:
+        write(folder, summary, result, images.labels)
     return summary
+
+
+def _make_folder(output: str | Path) -> Path:
+    folder = Path(output).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output = {str(output)!r} cannot be written ({error})") from error
+    return folder
 
 
 def summarise(
@@ -248,8 +259,7 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
 
 
 def write(folder: Path, summary: dict[str, Any], result: Result, labels) -> None:
-    """Writes `results.json`, `per_image.csv` and `images.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes `results.json`, `per_image.csv` and `images.png` into a folder that exists."""
     (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
     with (folder / "per_image.csv").open("w", newline="") as file:
         writer = csv.writer(file)

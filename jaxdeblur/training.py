@@ -21,7 +21,7 @@ from jaxdeblur import distributed, evaluation, metrics
 from jaxdeblur.checkpoints import Checkpoints
 from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import make_pair
-from jaxdeblur.errors import TrainingError
+from jaxdeblur.errors import InputError, TrainingError
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.models import create_model
 from jaxdeblur.reporting import ProgressLine, RunLog
@@ -214,6 +214,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     train_source = pipeline.open_source(config, "train")
     val_source = pipeline.open_source(config, "val")
     num_steps = config.num_steps or config.num_epochs * len(train_source) // config.batch_size
+    if num_steps == 0:
+        raise InputError(
+            f"config.num_epochs = {config.num_epochs} of {len(train_source)} images is less than "
+            f"one batch of {config.batch_size}; set config.num_steps"
+        )
 
     replicated, sharded = distributed.shardings()
     module, optimizer, init = _parts(config, num_steps)

@@ -32,6 +32,7 @@ def tiny_config(**overrides):
     config.min_sigma, config.max_sigma = 0.0, 1.0
     config.batch_size = config.eval_batch_size = 4
     config.num_steps = 6
+    config.learning_rate = 2e-3
     config.log_every_steps = 2
     config.eval_every_steps = 3
     config.checkpoint_every_steps = 2
@@ -167,6 +168,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     for step in (p.name for p in (tmp_path / "run" / "checkpoints").iterdir()):
         params = jaxdeblur.load(tmp_path / "run" / "checkpoints" / step).params
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_bfloat16_trains_float32_parameters(tmp_path):
+    config = tiny_config(num_steps=2, dtype="bfloat16", loss="charbonnier")
+    state = training.train_and_evaluate(config, tmp_path)
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
+    assert all(np.isfinite(line.get("loss", 0)) for line in metrics_lines(tmp_path))
+
+
+def test_too_few_images_for_a_batch_and_an_unwritable_workdir_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"num_epochs = 1 of 4 images is less than one batch of 8"):
+        training.train_and_evaluate(
+            tiny_config(num_steps=0, num_epochs=1, batch_size=8), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"workdir = .*file.* cannot be written"):
+        training.train_and_evaluate(tiny_config(), tmp_path / "file" / "run")
 
 
 def test_metrics_of_steps_after_the_last_checkpoint_are_dropped(tmp_path):
