@@ -94,7 +94,7 @@ def best_step(workdir: Path) -> int:
     folder = (workdir / "checkpoints").absolute()
     if not folder.is_dir():
         raise InputError(f"workdir = {str(workdir)!r} has no checkpoints; train it first")
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    options = ocp.CheckpointManagerOptions(create=False)
     with ocp.CheckpointManager(folder, options=options) as manager:
         steps = sorted(manager.all_steps())
         measured = {step: manager.metrics(step) for step in steps}

@@ -228,7 +228,8 @@ def summarise(
         "num_images": len(result.rows["index"]),
         "protocol": f"{data}, {config.eval_patch_size}x{config.eval_patch_size} pixels, {blur}, "
         f"seed {config.seed}, OpenCV's 8-bit GaussianBlur; {metrics.PROTOCOL}",
-        "model": None if deblurrer is None else deblurrer.card,
+        "model": None if deblurrer is None else deblurrer.card["model"],
+        "card": None if deblurrer is None else deblurrer.card,
         "params": None
         if deblurrer is None
         else sum(x.size for x in jax.tree.leaves(deblurrer.params)),
@@ -242,7 +243,7 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
     if "blurred" in published:
         rows.append(("blurred, published", published["blurred"]))
     if summary["model"] is not None:
-        name = summary["model"]["model"]
+        name = summary["model"]
         rows.append((f"{name}, {summary['params']:,} parameters", summary))
         if name in published:
             rows.append((f"{name}, published", published[name]))

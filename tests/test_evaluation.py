@@ -63,7 +63,7 @@ def test_a_network_that_changes_nothing_scores_as_the_blurred_images(tmp_path):
     summary = evaluation.run(config_of_three_images(), source=tmp_path / "zero.safetensors")
     for name in ("psnr", "ssim", "mse"):
         np.testing.assert_allclose(summary[name], summary["blurred"][name], rtol=1e-5)
-    assert summary["model"]["model"] == "atrous_net"
+    assert summary["model"] == summary["card"]["model"] == "atrous_net"
     assert summary["params"] == sum(np.prod(x.shape) for x in jax.tree.leaves(params))
 
 
@@ -107,7 +107,7 @@ def test_weights_of_the_original_programs_are_evaluated(shared_data, tmp_path):
     summary = evaluation.run(config_of_three_images(), source=path)
     # Ten 3x3 convolutions and ten transposed ones, 16 filters, 3 channels at both ends.
     assert summary["params"] == (27 * 16 + 16) + 18 * (9 * 16 * 16 + 16) + (27 * 16 + 3)
-    assert summary["model"]["model"] == "carlo_net"
+    assert summary["model"] == "carlo_net"
 
 
 def test_a_video_network_is_refused_on_images(shared_data, tmp_path):
