@@ -6,9 +6,9 @@ pixel goes to the end), and a transposed convolution is the gradient of the conv
 same stride and padding.
 
 What depends on the platform lives here and nowhere else. On a GPU or TPU a convolution is the
-compiler's own. On a CPU, XLA reaches a third of the machine's matrix-product speed with it and
-less for its weight gradient, so there one of stride 1 is written as a matrix product (see
-`_as_matmul`); the tests hold both against each other. Reverse-mode derivatives only: the
+compiler's own. On a CPU, XLA falls well short of its own matrix products with it, most of all in
+the weight gradient, so there one of stride 1 is written as a matrix product (see `_as_matmul`); the
+tests hold both against each other. Reverse-mode derivatives only: the
 functions carry their own.
 """
 
@@ -185,8 +185,8 @@ def transposed_convolve(
     """The linear transpose of `convolve` with the same kernel, stride and padding.
 
     Its own gradients are therefore plain convolutions. They are spelled out because the rule that
-    JAX derives for the kernel dilates the cotangent, a form that XLA's CPU backend computes 60 to
-    300 times slower than the weight gradient of a convolution, which it is.
+    JAX derives for the kernel dilates the cotangent, a form that XLA's CPU backend computes ten
+    times slower, and more, than the weight gradient of a convolution, which it is.
 
     Args:
       x: float `[B, H, W, in]`.
