@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.model = "atrous_net"
     with config.unlocked():
-        config.model_kwargs = ConfigDict({"num_channels": 32, "num_blocks": 2})
+        config.model_kwargs = ConfigDict({"num_channels": 32, "num_blocks": 2, "zero_init": True})
     config.dataset = "skimage"
     config.min_sigma = 1.0
     config.max_sigma = 2.0

@@ -58,6 +58,8 @@ class AtrousNet(nn.Module):
       batch_norm: batch normalisation inside the blocks, between convolution and LeakyReLU (where
         is our choice); off in every published result. Needs `train=True` and a mutable
         `batch_stats` collection while training.
+      zero_init: start the last convolution's kernel at zero instead of He-normal, so that training
+        starts from the blurred image itself; the published network does not.
       dtype: type of the arithmetic; parameters stay float32.
 
     References:
@@ -71,6 +73,7 @@ class AtrousNet(nn.Module):
     num_channels: int = 256
     num_blocks: int = 5
     batch_norm: bool = False
+    zero_init: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
@@ -88,5 +91,6 @@ class AtrousNet(nn.Module):
             x = AtrousBlock(full, self.batch_norm, self.dtype, name=f"block_{i}")(x, train)
         x = leaky_relu(deconv(half, 3, stride=2, name="up")(x))  # [B, H, W, N/2]
         x = leaky_relu(conv(quarter, 3, name="mix")(jnp.concatenate([x, skip], axis=-1)))
-        difference = conv(3, 3, name="difference")(x)
+        last_init = nn.initializers.zeros if self.zero_init else nn.initializers.he_normal()
+        difference = conv(3, 3, kernel_init=last_init, name="difference")(x)
         return current_frame(blurred) + difference.astype(blurred.dtype)

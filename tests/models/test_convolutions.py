@@ -60,7 +60,8 @@ def normal(*shape, seed=0, dtype=jnp.float32):
 def convolution_arguments(draw, widening):
     taps = draw(st.integers(1, 5))
     padding = draw(st.sampled_from(["SAME", "VALID"]))
-    dilation = draw(st.integers(1, 4))
+    stride = draw(st.sampled_from([1, 1, 2]))
+    dilation = draw(st.integers(1, 4)) if stride == 1 else 1
     if padding == "VALID":
         dilation = min(dilation, 10 // max(taps - 1, 1))
     smallest = (taps - 1) * dilation + 1 if padding == "VALID" else 1
@@ -69,7 +70,6 @@ def convolution_arguments(draw, widening):
     channels = (few, many) if widening else (many, few)
     x = normal(draw(st.integers(1, 3)), height, width, channels[0])
     kernel = normal(taps, taps, *channels, seed=1)
-    stride = draw(st.sampled_from([1, 1, 2]))
     return x, kernel, stride, dilation, padding
 
 
@@ -95,28 +95,24 @@ def test_convolve_from_many_to_few_channels_is_the_plain_convolution(arguments):
     assert_convolve_is_plain(*arguments)
 
 
-@pytest.mark.parametrize("channels", [(2, 5), (5, 2), (4, 4)])
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize("limit", [0, 80_000], ids=["compiler", "matmul"])
-def test_both_forms_of_a_unit_stride_convolution_agree(monkeypatch, channels, padding, limit):
-    monkeypatch.setattr(convolutions, "_MATMUL_LIMIT", limit)
-    x, kernel = normal(2, 9, 7, channels[0]), normal(3, 3, *channels, seed=1)
-    assert_convolve_is_plain(x, kernel, 1, 2, padding)
+def test_stride_and_dilation_exclude_each_other():
+    with pytest.raises(ValueError, match="stride=2 and dilation=3"):
+        convolve(normal(1, 9, 9, 2), normal(3, 3, 2, 2), stride=2, dilation=3)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the matrix product is for CPUs")
-@pytest.mark.parametrize("channels", [(2, 5), (5, 2)])
-def test_limit_decides_between_matrix_product_and_compiler(monkeypatch, channels):
-    x, kernel = normal(1, 9, 7, channels[0]), normal(3, 3, *channels, seed=1)
+def program(platform, function, *arguments):
+    """The program that is built for a platform, here or not."""
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
-    def program():
-        function = functools.partial(output_and_gradients, lambda x, k: convolve(x, k))
-        return jax.jit(function).lower(x, kernel).as_text()
 
-    assert "stablehlo.dot_general" in program()
-    assert "stablehlo.convolution" not in program()
-    monkeypatch.setattr(convolutions, "_MATMUL_LIMIT", 0)
-    assert "stablehlo.convolution" in program()
+@pytest.mark.parametrize("function", [convolve, transposed_convolve])
+def test_a_cpu_multiplies_matrices_where_a_gpu_convolves(function):
+    arguments = normal(1, 9, 7, 4), normal(3, 3, 4, 4, seed=1)
+    gradients = functools.partial(output_and_gradients, function)
+    assert "stablehlo.convolution" not in program("cpu", gradients, *arguments)
+    assert "stablehlo.dot_general" in program("cpu", gradients, *arguments)
+    assert program("cuda", gradients, *arguments).count("stablehlo.convolution") == 3
+    assert "stablehlo.dot_general" not in program("cuda", gradients, *arguments)
 
 
 @st.composite
@@ -145,6 +141,23 @@ def test_transposed_convolve_is_the_linear_transpose(arguments):
     x, kernel, stride, padding = arguments
     assert_same(
         lambda x, k: transposed_convolve(x, k, stride, padding),
+        lambda x, k: transpose_of_plain(x, k, stride, padding),
+        x,
+        kernel,
+    )
+
+
+@few_examples
+@given(transposed_arguments())
+def test_the_compilers_formulation_is_the_linear_transpose(arguments):
+    """What a GPU gets, tried on whatever there is."""
+    x, kernel, stride, padding = arguments
+    overlap = max(kernel.shape[0] - stride, 0)
+    crop = overlap // 2 if padding == "SAME" else 0
+    border = overlap if padding == "VALID" else 0
+    height, width = (size * stride + border for size in x.shape[1:3])
+    assert_same(
+        lambda x, k: convolutions._compiled_transposed(x, k, stride, crop, height, width),
         lambda x, k: transpose_of_plain(x, k, stride, padding),
         x,
         kernel,

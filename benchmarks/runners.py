@@ -1,0 +1,342 @@
+"""One variant of one network on one batch, in a process of its own.
+
+A process each gives each variant a peak of memory that is its own, and keeps the thread pools of
+the frameworks from waking while another's step is timed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OURS = "jaxdeblur"
+PLAIN = "plain Flax"
+TORCH = ("PyTorch", "PyTorch channels_last", "PyTorch compiled")
+VARIANTS = (OURS, PLAIN, *TORCH)
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+LEARNING_RATE = 1e-4
+PRODUCT_SIZE = {"cpu": 2048, "gpu": 8192}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+      network: a preset's name.
+      work: training (forward, L1 loss, gradients, Adam's update) or inference.
+      batch: images.
+      height: of an image, in pixels.
+      width: of an image, in pixels.
+      precision: of the arithmetic.
+    """
+
+    network: str
+    work: str
+    batch: int
+    height: int
+    width: int
+    precision: str = "float32"
+
+    @classmethod
+    def parse(cls, text: str, precision: str) -> Case:
+        """Reads `NETWORK:WORK:BATCHxHEIGHTxWIDTH`; raises ValueError where it is not that."""
+        network, work, size = text.split(":")
+        batch, height, width = (int(number) for number in size.split("x"))
+        if work not in ("training", "inference") or min(batch, height, width) < 1:
+            raise ValueError(text)
+        return cls(network, work, batch, height, width, precision)
+
+    def __str__(self) -> str:
+        return f"{self.network}:{self.work}:{self.batch}x{self.height}x{self.width}"
+
+
+class Worker:
+    """A process that runs one variant of a case when asked to."""
+
+    def __init__(self, variant: str, case: Case, inputs: Path, device: str):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = (theirs, variant, case, inputs, device)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, request: str, timeout: float | None = None) -> Any:
+        """Returns the answer, or raises RuntimeError or TimeoutError."""
+        if request:
+            self._connection.send(request)
+        if not self._connection.poll(timeout):
+            raise TimeoutError
+        try:
+            answer = self._connection.recv()
+        except EOFError:
+            raise RuntimeError("its process ended; out of memory?") from None
+        if isinstance(answer, Exception):
+            raise RuntimeError(" ".join(str(answer).split())[:200] or type(answer).__name__)
+        return answer
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+def in_own_process(function: Callable[..., None], *arguments: Any) -> None:
+    """Calls a function in a new process, so that the frameworks that it imports stay there."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} failed with status {process.exitcode}")
+
+
+def write_inputs(case: Case, path: Path) -> None:
+    """Writes parameters and a batch for every variant of a case, and the FLOPs of a call."""
+    _choose_device("cpu", "float32")
+    import jax
+    from flax.traverse_util import flatten_dict
+    from plain_flax import forward_flops
+
+    from jaxdeblur.models import create_model
+
+    network = create_model(case.network)
+    shape = (case.batch, case.height, case.width, 3)
+    blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
+    # Parameters do not depend on the image's size.
+    side = max(network.minimum_size, network.size_multiple)
+    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
+    params = flatten_dict(jax.device_get(variables["params"]), sep=".")
+    # Each convolution has two gradients, as large as itself.
+    flops = forward_flops(network, shape) * (3 if case.work == "training" else 1)
+    np.savez(path, blurred=blurred, sharp=sharp, flops=flops, **params)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what is compared."""
+    from importlib import metadata
+
+    found = {}
+    for package in ("jax", "flax", "torch"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _serve(connection: Connection, variant: str, case: Case, inputs: Path, device: str) -> None:
+    try:
+        _choose_device(device, case.precision)
+        runner = (_Torch if variant in TORCH else _Jax)(variant, case, inputs, device)
+        start = time.perf_counter()
+        first = runner.call()
+        connection.send({"first_seconds": time.perf_counter() - start, "result": first})
+        while True:
+            request = connection.recv()
+            if request == "call":
+                start = time.perf_counter()
+                result = runner.call()
+                answer: Any = (time.perf_counter() - start, result)
+            elif request == "peak":
+                answer = runner.peak()
+            else:
+                answer = runner.memory()
+            connection.send(answer)
+    except EOFError:
+        return
+    except Exception as error:  # told to the parent, which shows it in the table
+        connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _choose_device(device: str, precision: str) -> None:
+    """Sets what JAX reads when it is imported and first used."""
+    os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    products = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
+    jax.config.update("jax_default_matmul_precision", products[precision])
+
+
+def _load(inputs: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    arrays = dict(np.load(inputs))
+    blurred, sharp, _ = (arrays.pop(name) for name in ("blurred", "sharp", "flops"))
+    return arrays, blurred, sharp
+
+
+class _Jax:
+    """A Linen module, the package's or the plain one."""
+
+    def __init__(self, variant: str, case: Case, inputs: Path, device: str):
+        import jax
+        import optax
+        from flax.traverse_util import unflatten_dict
+        from plain_flax import plain_version
+
+        from jaxdeblur.losses import l1
+        from jaxdeblur.models import create_model
+
+        self._jax, self._case, self._device = jax, case, device
+        self._resident = _resident_bytes()
+        arrays, blurred, sharp = _load(inputs)
+        dtype = "bfloat16" if case.precision == "bfloat16" else "float32"
+        network = create_model(case.network, dtype=dtype)
+        apply = (network if variant == OURS else plain_version(network)).apply
+        optimizer = optax.adam(LEARNING_RATE)
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def step(params, optimizer_state, blurred, sharp):
+            def loss(params):
+                return l1(apply({"params": params}, blurred), sharp)
+
+            value, gradients = jax.value_and_grad(loss)(params)
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+            return optax.apply_updates(params, updates), optimizer_state, value
+
+        self._step = step
+        self._restore = jax.jit(lambda params, blurred: apply({"params": params}, blurred))
+        self._batch = jax.device_put((blurred, sharp))
+        self._params = jax.device_put(unflatten_dict(arrays, sep="."))
+        if case.work == "training":
+            self._optimizer_state = optimizer.init(self._params)
+
+    def call(self) -> Any:
+        """One step, returning the loss before it, or one restored batch's centre."""
+        if self._case.work == "inference":
+            restored = self._jax.block_until_ready(self._restore(self._params, self._batch[0]))
+            return np.asarray(_sample(restored))
+        results = self._step(self._params, self._optimizer_state, *self._batch)
+        self._params, self._optimizer_state, loss = self._jax.block_until_ready(results)
+        return float(loss)
+
+    def peak(self) -> float:
+        """FLOP/s of a large matrix product."""
+        size = PRODUCT_SIZE[self._device]
+        dtype = "bfloat16" if self._case.precision == "bfloat16" else "float32"
+        matrix = self._jax.numpy.ones((size, size), dtype)
+        product = self._jax.jit(self._jax.numpy.matmul)
+        return _fastest(lambda: self._jax.block_until_ready(product(matrix, matrix)), size)
+
+    def memory(self) -> int:
+        """Most bytes in use, of the device or of the process beyond its libraries."""
+        if self._device == "gpu":
+            return self._jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+        return _peak_resident_bytes() - self._resident
+
+
+class _Torch:
+    """The network in PyTorch, eager in one of two layouts, or compiled."""
+
+    def __init__(self, variant: str, case: Case, inputs: Path, device: str):
+        import pytorch
+        import torch
+
+        from jaxdeblur.models import create_model
+
+        self._torch, self._case, self._device = torch, case, device
+        self._target = "cuda" if device == "gpu" else "cpu"
+        torch.set_num_threads(os.cpu_count() or 1)
+        torch.backends.cuda.matmul.allow_tf32 = case.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = case.precision == "tf32"
+        torch.backends.cudnn.benchmark = True
+        self._resident = _resident_bytes()
+        layout = torch.contiguous_format if variant == TORCH[0] else torch.channels_last
+        arrays, *images = _load(inputs)
+        self._params = {
+            name: pytorch.kernel_to_torch(array, layout).to(self._target).requires_grad_()
+            for name, array in arrays.items()
+        }
+        self._blurred, self._sharp = (pytorch.to_torch(x, layout).to(self._target) for x in images)
+        apply = functools.partial(pytorch.restore, create_model(case.network))
+        self._apply = torch.compile(apply) if variant == TORCH[2] else apply
+        if case.work == "training":
+            # Fused is PyTorch's fastest update, several times faster than its default on a CPU.
+            values = self._params.values()
+            self._optimizer = torch.optim.Adam(values, lr=LEARNING_RATE, fused=True)
+
+    def call(self) -> Any:
+        """One step, returning the loss before it, or one restored batch's centre."""
+        torch = self._torch
+        half = torch.autocast(
+            self._target, torch.bfloat16, enabled=self._case.precision == "bfloat16"
+        )
+        if self._case.work == "inference":
+            with torch.no_grad(), half:
+                restored = self._apply(self._params, self._blurred)
+            self._wait()
+            return _sample(restored.permute(0, 2, 3, 1)).float().cpu().numpy()
+        self._optimizer.zero_grad()
+        with half:
+            restored = self._apply(self._params, self._blurred)
+        loss = torch.nn.functional.l1_loss(restored, self._sharp)
+        loss.backward()
+        self._optimizer.step()
+        self._wait()
+        return loss.item()
+
+    def peak(self) -> float:
+        """FLOP/s of a large matrix product."""
+        size = PRODUCT_SIZE[self._device]
+        dtype = self._torch.bfloat16 if self._case.precision == "bfloat16" else None
+        matrix = self._torch.ones((size, size), dtype=dtype, device=self._target)
+
+        def product():
+            self._torch.mm(matrix, matrix)
+            self._wait()
+
+        return _fastest(product, size)
+
+    def memory(self) -> int:
+        """Most bytes in use, of the device or of the process beyond its libraries."""
+        if self._device == "gpu":
+            return self._torch.cuda.max_memory_allocated()
+        return _peak_resident_bytes() - self._resident
+
+    def _wait(self) -> None:
+        if self._device == "gpu":
+            self._torch.cuda.synchronize()
+
+
+def _sample(images: Any) -> Any:
+    """The corners and the middle of images `[B, H, W, C]`, little enough to send and compare."""
+    height, width = images.shape[1:3]
+    return images[:, :: max(1, height // 16), :: max(1, width // 16)]
+
+
+def _fastest(call: Callable[[], Any], size: int, calls: int = 5) -> float:
+    call()
+    seconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def _resident_bytes() -> int:
+    return _status_bytes("VmRSS")
+
+
+def _peak_resident_bytes() -> int:
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(key: str) -> int:
+    """A size from the process's status, or 0 where the system has none (only Linux does)."""
+    try:
+        lines: Sequence[str] = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

@@ -1,0 +1,257 @@
+"""Times the networks against plain Flax and PyTorch, in one run on one machine.
+
+  python benchmarks/speed.py --output speed
+  python benchmarks/speed.py --cases atrous_net:training:16x32x32 --rounds 4
+
+needs the installed package with its `train` extra; PyTorch (`pip install torch`) is optional, and
+`PyTorch compiled` needs a C++ compiler besides. Training is the forward pass, the L1 loss, the
+gradients and Adam's update. The variants are
+
+  jaxdeblur              the package's networks
+  plain Flax             the networks as one writes them with nn.Conv and nn.ConvTranspose
+  PyTorch                eager, NCHW tensors in their default layout
+  PyTorch channels_last  eager, in the NHWC layout
+  PyTorch compiled       the same under torch.compile
+
+All start from the same weights and see the same batch, and their results must agree before they
+are timed. Each round calls every variant once, so that other load on the machine meets all alike,
+and times matrix products, the fastest of which is taken as the machine's peak. The table gives
+medians over the rounds.
+
+FLOPs are those of the direct convolutions: 2*K*K*in*out for each pixel, three times that for
+training. A formulation that needs fewer can exceed the peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from runners import (
+    OURS,
+    PRECISIONS,
+    TORCH,
+    VARIANTS,
+    Case,
+    Worker,
+    in_own_process,
+    versions,
+    write_inputs,
+)
+
+from jaxdeblur.errors import InputError, nearest, reported
+
+NETWORKS = ("carlo_net", "kaist_net", "atrous_net", "atrous_net_reds", "atrous_net_small")
+SIZES = (
+    "training:32x32x32",
+    "training:4x256x256",
+    "inference:32x32x32",
+    "inference:1x256x256",
+    "inference:1x720x1280",
+)
+# Relative, of the largest value. Adam's first update is nearly the gradient's sign, which
+# rounding flips where it is tiny.
+TOLERANCE = {"float32": 1e-3, "tf32": 3e-2, "bfloat16": 1e-1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cases", nargs="+", metavar="NETWORK:WORK:BxHxW", help="default: the whole table"
+    )
+    parser.add_argument("--variants", nargs="+", default=VARIANTS, metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=5, help="timed calls (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, help="default: float32, on a GPU all"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="give a variant up whose first call takes longer (default: %(default)s)",
+    )
+    parser.add_argument("--output", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
+    with reported():
+        run(parser.parse_args())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measures case after case; prints and writes the table as it grows."""
+    if arguments.rounds < 1:
+        raise InputError(f"--rounds {arguments.rounds} must be at least 1")
+    if arguments.output and not arguments.output.absolute().parent.is_dir():
+        raise InputError(f"the folder of --output {str(arguments.output)!r} does not exist")
+    for variant in arguments.variants:
+        if variant not in VARIANTS:
+            raise InputError(f"--variants {variant!r}; {nearest(variant, VARIANTS)}")
+    cases = parse_cases(arguments)
+    header = {"device": arguments.device, "rounds": arguments.rounds, **describe_machine()}
+    print("\n".join(f"{name}: {value}" for name, value in header.items()), "\n", flush=True)
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        rows += measure(case, arguments)
+        if arguments.output:
+            report = {**header, "rows": rows}
+            arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+            lines = [*(f"- {name}: {value}" for name, value in header.items()), "", table(rows)]
+            arguments.output.with_suffix(".md").write_text("\n".join(lines) + "\n")
+        print(table(rows[-len(arguments.variants) :]), "\n", flush=True)
+
+
+def parse_cases(arguments: argparse.Namespace) -> list[Case]:
+    """Returns the cases that the arguments ask for, in every precision."""
+    texts = arguments.cases or [f"{network}:{size}" for network in NETWORKS for size in SIZES]
+    precisions = arguments.precisions or (PRECISIONS if arguments.device == "gpu" else ("float32",))
+    try:
+        cases = [Case.parse(text, precision) for text in texts for precision in precisions]
+    except ValueError as error:
+        raise InputError(
+            f"--cases {error}; a case is such as atrous_net:training:4x256x256"
+        ) from error
+    for case in cases:
+        if case.network not in NETWORKS:
+            raise InputError(f"--cases {case}: {nearest(case.network, NETWORKS)}")
+    return cases
+
+
+def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Returns a row for each variant of one case."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder, "inputs.npz")
+        in_own_process(write_inputs, case, inputs)
+        flops = int(np.load(inputs)["flops"])
+        workers: dict[str, Worker] = {}
+        firsts: dict[str, dict[str, Any]] = {}
+        failures: dict[str, str] = {}
+        try:
+            for variant in arguments.variants:
+                worker = workers[variant] = Worker(variant, case, inputs, arguments.device)
+                try:
+                    firsts[variant] = worker.ask("", arguments.patience)
+                except TimeoutError:
+                    failures[variant] = f"over {arguments.patience:.0f} s"
+                except RuntimeError as error:
+                    failures[variant] = str(error)
+                if variant in failures:
+                    workers.pop(variant).stop()
+            for variant, failure in check(case, firsts).items():
+                failures[variant] = failure
+                workers.pop(variant).stop()
+            seconds, peak = time_rounds(workers, arguments.rounds)
+            memory = {variant: worker.ask("memory") for variant, worker in workers.items()}
+        finally:
+            for worker in workers.values():
+                worker.stop()
+    return summarise(case, arguments.variants, flops, seconds, peak, memory, firsts, failures)
+
+
+def check(case: Case, firsts: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Returns what differs from the package's result, by variant."""
+    if OURS not in firsts:
+        return {}
+    expected = np.asarray(firsts[OURS]["result"])
+    errors = {
+        variant: np.abs(np.asarray(first["result"]) - expected).max() / np.abs(expected).max()
+        for variant, first in firsts.items()
+    }
+    return {
+        variant: f"differs by {error:.1e}"
+        for variant, error in errors.items()
+        if not error <= TOLERANCE[case.precision]
+    }
+
+
+def time_rounds(workers: dict[str, Worker], rounds: int) -> tuple[dict[str, list[float]], float]:
+    """Returns the seconds of every variant's calls, and the machine's peak in FLOP/s."""
+    seconds: dict[str, list[float]] = {variant: [] for variant in workers}
+    peak = 0.0
+    for _ in range(rounds):
+        for variant, worker in workers.items():
+            elapsed, _ = worker.ask("call")
+            seconds[variant].append(elapsed)
+        # One of each framework: their products differ by some percent.
+        for worker in {variant in TORCH: worker for variant, worker in workers.items()}.values():
+            peak = max(peak, worker.ask("peak"))
+    return seconds, peak
+
+
+def summarise(case, variants, flops, seconds, peak, memory, firsts, failures):
+    """Returns one row per variant: medians, rates, ratios; or why there is none."""
+    medians = {variant: statistics.median(times) for variant, times in seconds.items()}
+    best_torch = min((medians[name] for name in TORCH if name in medians), default=None)
+    rows = []
+    for variant in variants:
+        row: dict[str, Any] = {"case": str(case), "precision": case.precision, "variant": variant}
+        if variant in failures:
+            rows.append({**row, "failure": failures[variant]})
+            continue
+        median = medians[variant]
+        row |= {
+            "milliseconds": median * 1e3,
+            "gflop_per_second": flops / median / 1e9,
+            "share_of_peak": flops / median / peak,
+            "peak_gflop_per_second": peak / 1e9,
+            "memory_mb": memory[variant] / 1e6,
+            "compile_seconds": max(firsts[variant]["first_seconds"] - median, 0),
+            "time_to_best_pytorch": median / best_torch if best_torch else None,
+            "all_milliseconds": [elapsed * 1e3 for elapsed in seconds[variant]],
+        }
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as a Markdown table; a ratio below 1 is faster than the best PyTorch."""
+    lines = [
+        "| case | precision | variant | ms | time / best PyTorch | GFLOP/s | of peak | memory MB "
+        "| first call s |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        names = f"| {row['case']} | {row['precision']} | {row['variant']} |"
+        if "failure" in row:
+            lines.append(f"{names} {row['failure']} | | | | | |")
+            continue
+        ratio = row["time_to_best_pytorch"]
+        lines.append(
+            f"{names} {row['milliseconds']:.1f} | {'' if ratio is None else f'{ratio:.2f}'} "
+            f"| {row['gflop_per_second']:.0f} | {row['share_of_peak']:.0%} "
+            f"| {row['memory_mb']:.0f} | {row['compile_seconds']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns what the numbers depend on besides the arguments."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        **versions(),
+    }
+
+
+def cpu_model() -> str:
+    """Returns the processor's name, from Linux where it is one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""How a CPU convolves: every convolution of the networks as matrix products.
+
+On a CPU, XLA's own convolution stays behind its matrix product, most of all in the gradient of a
+kernel, with few channels and with strides. Here
+
+- a stride becomes channels: a convolution of stride S is one of stride 1 over the S*S phases of
+  the input, and a transposed convolution makes the S*S phases of its output;
+- a convolution of stride 1 is Winograd's (`winograd`) or, where that does not pay, a product over
+  shifted copies (`columns`);
+- large inputs are taken in parts that stay near the cache, which also bounds the memory.
+
+`convolutions` holds the compiler's formulation, which the tests compare this one with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdeblur.models.columns import Columns
+from jaxdeblur.models.winograd import MAX_TAPS, Winograd
+
+Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along H and along W
+
+# Most elements of a part's temporary arrays: 32 MB of float32, a Zen 3's L3 cache.
+_TEMPORARY_ELEMENTS = 8_000_000
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, border: Border, stride: int, dilation: int
+) -> jax.Array:
+    """Convolves `[B, H, W, in]` with `[K, K, in, out]`; of stride and dilation one is 1."""
+    if stride == 1:
+        return _convolve(x, kernel, border, dilation)
+    steps = -(-kernel.shape[0] // stride)  # taps of each phase
+    sizes = [
+        (size + sum(pads) - kernel.shape[0]) // stride + 1
+        for size, pads in zip(x.shape[1:3], border, strict=True)
+    ]
+    (top, _), (left, _) = border
+    height, width = (stride * (size + steps - 1) for size in sizes)
+    x = _pad(x, ((top, height - top - x.shape[1]), (left, width - left - x.shape[2])))
+    x = x.reshape(x.shape[0], height // stride, stride, width // stride, stride, -1)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(*x.shape[:2], width // stride, -1)
+    kernel = _kernel_phases(kernel, stride, steps).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(steps, steps, -1, kernel.shape[-1])
+    return _convolve(x, kernel, ((0, 0), (0, 0)), 1)
+
+
+def transposed_convolve(
+    x: jax.Array, kernel: jax.Array, stride: int, crop: int, height: int, width: int
+) -> jax.Array:
+    """Spreads `[B, H, W, in]` by `[K, K, out, in]` over pixels `stride` apart.
+
+    Returns `[B, height, width, out]`, the result without its first `crop` rows and columns.
+    """
+    steps = -(-kernel.shape[0] // stride)
+    features = kernel.shape[2]
+    kernel = _kernel_phases(kernel, stride, steps)[::-1, :, ::-1]
+    kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(steps, steps, kernel.shape[-1], -1)
+    y = _convolve(x, kernel, ((steps - 1, steps - 1),) * 2, 1)
+    y = y.reshape(*y.shape[:3], stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(y.shape[0], y.shape[1] * stride, -1, features)
+    return y[:, crop : crop + height, crop : crop + width]
+
+
+def _kernel_phases(kernel, stride: int, steps: int) -> jax.Array:
+    """`[K, K, a, b]` to `[steps, stride, steps, stride, a, b]`, zeros after the last tap."""
+    missing = stride * steps - kernel.shape[0]
+    kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
+    return kernel.reshape(steps, stride, steps, stride, *kernel.shape[2:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x: jax.Array, kernel: jax.Array, border: Border, dilation: int) -> jax.Array:
+    """The convolution of stride 1, `[B, H, W, in]` with `[K, K, in, out]`."""
+    x = _pad(x, border)
+    parts = _Parts.plan(x.shape, kernel.shape, dilation, x.dtype)
+    transformed = parts.form.transform_kernel(kernel)
+    return parts.map(lambda part: parts.form.convolve(part, transformed), x)
+
+
+def _convolve_forward(x, kernel, border, dilation):
+    return _convolve(x, kernel, border, dilation), (x, kernel)
+
+
+def _convolve_backward(border, dilation, residuals, cotangent):
+    x, kernel = residuals
+    # The input's gradient is the convolution with the kernel turned by 180 degrees.
+    reach = (kernel.shape[0] - 1) * dilation
+    (top, bottom), (left, right) = border
+    x_border = ((reach - top, reach - bottom), (reach - left, reach - right))
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    x_gradient = _convolve(cotangent, turned, x_border, dilation)
+    x = _pad(x, border)
+    parts = _Parts.plan(x.shape, kernel.shape, dilation, x.dtype)
+    gradient = parts.sum(parts.form.kernel_gradient, x, cotangent)
+    return x_gradient, parts.form.restore_gradient(gradient)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """How a batch is cut for one convolution: into groups of images, or images into bands.
+
+    Attributes:
+      form: the convolution of one part.
+      images: of a part.
+      height: output rows of the whole image.
+      bands: of an image; where there are several, a part is one band of one image.
+      rows: output rows of a part.
+      halo: input rows of a part beyond `rows`.
+    """
+
+    form: Winograd | Columns
+    images: int
+    height: int
+    bands: int
+    rows: int
+    halo: int
+
+    @classmethod
+    def plan(cls, x_shape, kernel_shape, dilation: int, dtype) -> _Parts:
+        """Plans for a padded input."""
+        taps, _, *features = kernel_shape
+        halo = (taps - 1) * dilation
+        batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[2] - halo
+        form = _cheapest(batch, height, width, taps, dilation, features, dtype)
+        elements = form.temporary_elements(*features)
+        if elements <= _TEMPORARY_ELEMENTS:
+            at_once = _TEMPORARY_ELEMENTS // elements
+            images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= at_once)
+            return cls(form, images, height, 1, height, halo)
+        fitting = height * _TEMPORARY_ELEMENTS // elements
+        rows = max(fitting // form.tile_rows, 1) * form.tile_rows
+        bands = -(-height // rows)
+        form = _cheapest(bands, min(rows, height), width, taps, dilation, features, dtype)
+        return cls(form, 1, height, bands, min(rows, height), halo)
+
+    def map(self, function, x: jax.Array) -> jax.Array:
+        """Applies a function to the parts of a padded input; returns the whole output."""
+        parts = self._split(x, self.halo)
+        y = lax.map(function, parts) if len(parts) > 1 else function(parts[0])[None]
+        return y.reshape(x.shape[0], -1, *y.shape[3:])[:, : self.height]
+
+    def sum(self, function, x: jax.Array, cotangent: jax.Array) -> jax.Array:
+        """Sums a function of the parts of a padded input and of the output's cotangent."""
+        x_parts, cotangent_parts = self._split(x, self.halo), self._split(cotangent, 0)
+        if len(x_parts) == 1:
+            return function(x_parts[0], cotangent_parts[0])
+
+        def add(total, parts):
+            return total + function(*parts), None
+
+        shape = jax.eval_shape(function, x_parts[0], cotangent_parts[0])
+        zero = jnp.zeros(shape.shape, shape.dtype)
+        return lax.scan(add, zero, (x_parts, cotangent_parts))[0]
+
+    def _split(self, x, halo: int) -> jax.Array:
+        """`[B, H, W, C]` to `[parts, images, rows + halo, W, C]`."""
+        if self.bands == 1:
+            return x.reshape(-1, self.images, *x.shape[1:])
+        x = _pad(x, ((0, self.bands * self.rows + halo - x.shape[1]), (0, 0)))
+        starts = [band * self.rows for band in range(self.bands)]
+        bands = jnp.stack([x[:, start : start + self.rows + halo] for start in starts], axis=1)
+        return bands.reshape(-1, 1, *bands.shape[2:])
+
+
+def _cheapest(batch, height, width, taps, dilation, features, dtype) -> Winograd | Columns:
+    forms: list[Winograd | Columns] = [Columns(height, width, taps, dilation)]
+    # The transforms of half precision would lose what it has.
+    if 1 < taps <= MAX_TAPS and jnp.finfo(dtype).bits >= 32:
+        forms.append(Winograd.plan(height, width, taps, dilation))
+    return min(forms, key=lambda form: form.cost(batch, *features))
+
+
+def _pad(x, border: Border) -> jax.Array:
+    """Adds zeros around the pixels; negative numbers crop."""
+    (top, bottom), (left, right) = border
+    zero = jnp.zeros((), x.dtype)
+    return lax.pad(x, zero, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))

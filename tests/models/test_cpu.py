@@ -1,0 +1,104 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxdeblur.models import cpu
+from jaxdeblur.models.columns import Columns
+from jaxdeblur.models.winograd import Winograd
+
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def output_and_gradients(function, x, kernel):
+    output, vjp = jax.vjp(function, x, kernel)
+    return (output, *vjp(normal(*output.shape, seed=2)))
+
+
+def assert_plain(x, kernel, border, stride, dilation):
+    """Compares results and both gradients with the compiler's convolution."""
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            border,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    ours = functools.partial(cpu.convolve, border=border, stride=stride, dilation=dilation)
+    both = quick_jit(
+        lambda x, k: (output_and_gradients(ours, x, k), output_and_gradients(plain, x, k))
+    )
+    for result, expected in zip(*both(x, kernel), strict=True):
+        assert result.shape == expected.shape
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "taps", "features", "expected"),
+    [
+        (16, 32, 3, (128, 128), Winograd),
+        (16, 32, 5, (64, 64), Winograd),
+        (16, 32, 3, (128, 3), Columns),  # so few products that the transforms would outweigh
+        (16, 32, 9, (3, 128), Columns),
+        (16, 32, 1, (64, 64), Columns),
+        (1, 4, 3, (512, 512), Columns),  # the kernel is larger than the image
+    ],
+)
+def test_the_cheaper_form_is_taken(batch, size, taps, features, expected):
+    shape = (batch, size + taps - 1, size + taps - 1, features[0])
+    parts = cpu._Parts.plan(shape, (taps, taps, *features), 1, jnp.float32)
+    assert type(parts.form) is expected
+
+
+def test_half_precision_is_not_transformed():
+    shapes = ((16, 34, 34, 128), (3, 3, 128, 128))
+    assert isinstance(cpu._Parts.plan(*shapes, 1, jnp.float32).form, Winograd)
+    assert isinstance(cpu._Parts.plan(*shapes, 1, jnp.bfloat16).form, Columns)
+
+
+@pytest.mark.parametrize("features", [(24, 20), (3, 8), (8, 3)], ids=str)
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("limit", [20_000, 3_000], ids=["groups of images", "bands"])
+@pytest.mark.parametrize("transform_cost", [0, 10**6], ids=["winograd", "columns"])
+def test_parts_make_the_same_whole(monkeypatch, features, dilation, limit, transform_cost):
+    monkeypatch.setattr(cpu, "_TEMPORARY_ELEMENTS", limit)
+    monkeypatch.setattr("jaxdeblur.models.winograd._TRANSFORM_COST", transform_cost)
+    x, kernel = normal(4, 11, 9, features[0]), normal(3, 3, *features, seed=1)
+    assert_plain(x, kernel, ((dilation, dilation), (dilation, dilation)), 1, dilation)
+
+
+@pytest.mark.parametrize("features", [(256, 256), (3, 128), (128, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(64, 16, 16), (1, 720, 1280)], ids=str)
+def test_no_part_holds_more_than_the_limit(shape, features):
+    batch, height, width = shape
+    padded = (batch, height + 2, width + 2, features[0])
+    parts = cpu._Parts.plan(padded, (3, 3, *features), 1, jnp.float32)
+    at_once = parts.images * parts.form.temporary_elements(*features)
+    assert at_once <= cpu._TEMPORARY_ELEMENTS
+    assert parts.rows * parts.bands >= height
+    assert batch % parts.images == 0
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    st.integers(2, 3),
+    st.integers(1, 5),
+    st.tuples(st.integers(6, 11), st.integers(6, 11)),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
+def test_a_stride_is_a_convolution_over_phases(stride, taps, size, pads):
+    x, kernel = normal(2, *size, 5), normal(taps, taps, 5, 4, seed=1)
+    assert_plain(x, kernel, (pads, pads), stride, 1)
