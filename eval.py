@@ -5,6 +5,11 @@
 The configuration says on what data and how; the network comes from the weights.
 """
 
+# ruff: noqa: E402
+from jaxdeblur import startup
+
+startup.keep_freed_memory()  # before the other imports start threads
+
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -26,6 +31,8 @@ def main(argv: list[str]) -> None:
     with reported():
         if _WORKDIR.value and _CHECKPOINT.value:
             raise InputError("--workdir and --checkpoint are both given; give one of them")
+        if _CONFIG.value.compilation_cache:
+            startup.use_compilation_cache()
         source = _CHECKPOINT.value or _WORKDIR.value
         evaluation.run(_CONFIG.value, source=source, output=_OUTPUT.value)
 

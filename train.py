@@ -6,6 +6,11 @@ Running the same command again goes on where the run stopped. Any key of the con
 set: --config.batch_size=64 --config.model_kwargs.num_blocks=10.
 """
 
+# ruff: noqa: E402
+from jaxdeblur import startup
+
+startup.keep_freed_memory()  # before the other imports start threads
+
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -21,6 +26,8 @@ flags.mark_flag_as_required("config")
 def main(argv: list[str]) -> None:
     del argv
     with reported():
+        if _CONFIG.value.compilation_cache:
+            startup.use_compilation_cache()
         train_and_evaluate(_CONFIG.value, _WORKDIR.value)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdeblur.startup import keep_freed_memory
+
 OURS = "jaxdeblur"
 PLAIN = "plain Flax"
 TORCH = ("PyTorch", "PyTorch channels_last", "PyTorch compiled")
@@ -136,6 +138,7 @@ def versions() -> dict[str, str]:
 
 
 def _serve(connection: Connection, variant: str, case: Case, inputs: Path, device: str) -> None:
+    keep_freed_memory()  # which helps PyTorch's allocator as it does XLA's
     try:
         _choose_device(device, case.precision)
         runner = (_Torch if variant in TORCH else _Jax)(variant, case, inputs, device)

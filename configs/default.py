@@ -47,6 +47,9 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 1000
     config.checkpoint_every_steps = 500
 
+    # Keep compiled programs in the user's cache folder (train.py and eval.py; see startup.py).
+    config.compilation_cache = True
+
     # Evaluation.
     config.eval_batch_size = 100  # over all devices
     config.eval_repeats = 1  # R: each image R times, sigma from the r-th of R parts; 1: published

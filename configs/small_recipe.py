@@ -1,7 +1,7 @@
 """The recipe of the `*_small` configurations; no experiment by itself.
 
-Unlike the published one it draws a fresh blur each time an image is seen, flips and turns the
-images, and evaluates an average of the parameters at the end of a cosine schedule.
+Unlike the published one it draws a fresh blur each time an image is seen, flips the images, and
+evaluates an average of the parameters at the end of a cosine schedule.
 """
 
 from ml_collections import ConfigDict
@@ -11,11 +11,10 @@ def apply(config: ConfigDict) -> ConfigDict:
     """Replaces the published recipe in a configuration."""
     config.fresh_sigma = True
     config.flip = True
-    config.rotate = True
 
     config.batch_size = 32
     config.num_steps = 8000
-    config.learning_rate = 1e-3
+    config.learning_rate = 1.5e-3
     config.schedule = "cosine"
     config.warmup_steps = 200
     config.grad_clip = "global"

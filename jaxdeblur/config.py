@@ -48,6 +48,7 @@ _AT_LEAST = {
 # Keys that do not change the parameters a run ends with: they may differ when it goes on.
 _FREE_KEYS = (
     "checkpoint_every_steps",
+    "compilation_cache",
     "data_dir",
     "eval_batch_size",
     "eval_every_steps",

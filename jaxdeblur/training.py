@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 progress.print(f"going on after step {first} of {workdir}")
             window = _Window(config.batch_size)
             for step in range(first + 1, num_steps + 1):
-                state, measured = train(state, place(next(batches)))
+                with window.waiting():
+                    batch = place(next(batches))
+                state, measured = train(state, batch)
                 window.add(step, measured)
                 progress.update(step)
                 evaluates = step == num_steps or step % config.eval_every_steps == 0
@@ -273,6 +276,14 @@ class _Window:
         self._batch_size = batch_size
         self._steps: list[tuple[int, dict[str, jax.Array]]] = []
         self._started = time.monotonic()
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as spent on the loader."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
 
     def add(self, step: int, measured: dict[str, jax.Array]) -> None:
         self._steps.append((step, measured))
@@ -291,7 +302,11 @@ class _Window:
                 )
         names = fetched[0][1]
         means = {n: float(sum(v[n] for _, v in fetched) / len(fetched)) for n in names}
-        return means | {"images_per_second": len(fetched) * self._batch_size / seconds}
+        return means | {
+            "images_per_second": len(fetched) * self._batch_size / seconds,
+            # No device was idle for lack of input for a larger share than this.
+            "loader_wait": self._waited / seconds,
+        }
 
 
 def _training_line(values: dict[str, float], loss: str) -> str:

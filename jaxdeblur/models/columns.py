@@ -59,16 +59,19 @@ class Columns:
         """The transpose of `transform_kernel`."""
         return gradient
 
-    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def convolve(self, x: jax.Array, kernel: jax.Array, out_first: bool) -> jax.Array:
         """Convolves without padding.
 
         Args:
           x: float `[B, H, W, in]`; H and W are those of the output plus `(taps - 1) * dilation`.
           kernel: float `[taps, taps, in, out]`.
+          out_first: the kernel is `[taps, taps, out, in]`.
 
         Returns:
           `[B, height, width, out]`.
         """
+        if out_first:
+            kernel = kernel.swapaxes(2, 3)
         features_in, features_out = kernel.shape[2:]
         if features_in < features_out:
             return self._columns(x) @ kernel.reshape(-1, features_out)
@@ -80,8 +83,12 @@ class Columns:
         ]
         return functools.reduce(operator.add, shifts)
 
-    def kernel_gradient(self, x: jax.Array, cotangent: jax.Array) -> jax.Array:
-        """The gradient of `convolve` for its kernel, `[taps, taps, in, out]`."""
+    def kernel_gradient(self, x: jax.Array, cotangent: jax.Array, out_first: bool) -> jax.Array:
+        """The gradient of `convolve` for its kernel."""
+        gradient = self._kernel_gradient(x, cotangent)
+        return gradient.swapaxes(2, 3) if out_first else gradient
+
+    def _kernel_gradient(self, x, cotangent):
         features_in, features_out = x.shape[-1], cotangent.shape[-1]
         if features_in < features_out:
             gradient = _sum_outer(self._columns(x), cotangent)

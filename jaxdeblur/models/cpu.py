@@ -30,25 +30,21 @@ Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along 
 _TEMPORARY_ELEMENTS = 8_000_000
 
 
+# Kernels of this size over at most that many channels are done in blocks of pixels.
+_BLOCK_TAPS = 5
+_BLOCK_FEATURES = 9  # three frames
+
+
 def convolve(
     x: jax.Array, kernel: jax.Array, border: Border, stride: int, dilation: int
 ) -> jax.Array:
     """Convolves `[B, H, W, in]` with `[K, K, in, out]`; of stride and dilation one is 1."""
-    if stride == 1:
-        return _convolve(x, kernel, border, dilation)
-    steps = -(-kernel.shape[0] // stride)  # taps of each phase
-    sizes = [
-        (size + sum(pads) - kernel.shape[0]) // stride + 1
-        for size, pads in zip(x.shape[1:3], border, strict=True)
-    ]
-    (top, _), (left, _) = border
-    height, width = (stride * (size + steps - 1) for size in sizes)
-    x = _pad(x, ((top, height - top - x.shape[1]), (left, width - left - x.shape[2])))
-    x = x.reshape(x.shape[0], height // stride, stride, width // stride, stride, -1)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(*x.shape[:2], width // stride, -1)
-    kernel = _kernel_phases(kernel, stride, steps).transpose(0, 2, 1, 3, 4, 5)
-    kernel = kernel.reshape(steps, steps, -1, kernel.shape[-1])
-    return _convolve(x, kernel, ((0, 0), (0, 0)), 1)
+    taps, _, features_in, _ = kernel.shape
+    if stride > 1:
+        return _convolve_phases(x, kernel, border, stride)
+    if dilation == 1 and taps >= _BLOCK_TAPS and features_in <= _BLOCK_FEATURES:
+        return _convolve_blocks(x, kernel, border)
+    return _convolve(x, kernel, border, dilation, False)
 
 
 def transposed_convolve(
@@ -59,46 +55,96 @@ def transposed_convolve(
     Returns `[B, height, width, out]`, the result without its first `crop` rows and columns.
     """
     steps = -(-kernel.shape[0] // stride)
-    features = kernel.shape[2]
-    kernel = _kernel_phases(kernel, stride, steps)[::-1, :, ::-1]
-    kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(steps, steps, kernel.shape[-1], -1)
-    y = _convolve(x, kernel, ((steps - 1, steps - 1),) * 2, 1)
-    y = y.reshape(*y.shape[:3], stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
-    y = y.reshape(y.shape[0], y.shape[1] * stride, -1, features)
-    return y[:, crop : crop + height, crop : crop + width]
+    kernel = _kernel_phases(kernel, stride)[::-1, ::-1]
+    y = _convolve(x, kernel, ((steps - 1, steps - 1),) * 2, 1, True)
+    return _depth_to_space(y, stride)[:, crop : crop + height, crop : crop + width]
 
 
-def _kernel_phases(kernel, stride: int, steps: int) -> jax.Array:
-    """`[K, K, a, b]` to `[steps, stride, steps, stride, a, b]`, zeros after the last tap."""
-    missing = stride * steps - kernel.shape[0]
+def _convolve_phases(x, kernel, border: Border, stride: int) -> jax.Array:
+    """A convolution of a stride, over the phases of its input."""
+    taps = kernel.shape[0]
+    steps = -(-taps // stride)  # of each phase
+    sizes = [(size - taps) // stride + steps for size in _padded_sizes(x, border)]
+    x = _space_to_depth(_pad_to(x, border, [stride * size for size in sizes]), stride)
+    return _convolve(x, _kernel_phases(kernel, stride), ((0, 0), (0, 0)), 1, False)
+
+
+def _convolve_blocks(x, kernel, border: Border) -> jax.Array:
+    """A large kernel over few channels, in blocks of 2x2 pixels.
+
+    A block of the output depends on little more of the input than a pixel: its shifted copies take
+    a third of the memory, and the matrix product, though a quarter of it is zeros, is wider.
+    """
+    taps = kernel.shape[0]
+    height, width = (size - taps + 1 for size in _padded_sizes(x, border))
+    steps = (taps + 2) // 2  # blocks that a block depends on
+    sizes = [-(-size // 2) + steps - 1 for size in (height, width)]
+    x = _space_to_depth(_pad_to(x, border, [2 * size for size in sizes]), 2)
+    zeros = 2 * steps - taps
+    kernels = [  # of each pixel of an output block
+        jnp.pad(kernel, ((row, zeros - row), (column, zeros - column), (0, 0), (0, 0)))
+        for row in range(2)
+        for column in range(2)
+    ]
+    kernel = _kernel_phases(jnp.concatenate(kernels, axis=-1), 2)
+    y = _convolve(x, kernel, ((0, 0), (0, 0)), 1, False)
+    return _depth_to_space(y, 2)[:, :height, :width]
+
+
+def _kernel_phases(kernel, stride: int) -> jax.Array:
+    """`[K, K, a, b]` to `[steps, steps, stride * stride * a, b]`, zeros after the last tap."""
+    taps, _, *features = kernel.shape
+    steps = -(-taps // stride)
+    missing = stride * steps - taps
     kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
-    return kernel.reshape(steps, stride, steps, stride, *kernel.shape[2:])
+    kernel = kernel.reshape(steps, stride, steps, stride, *features)
+    return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(steps, steps, -1, features[1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x: jax.Array, kernel: jax.Array, border: Border, dilation: int) -> jax.Array:
-    """The convolution of stride 1, `[B, H, W, in]` with `[K, K, in, out]`."""
+def _space_to_depth(x, size: int) -> jax.Array:
+    """`[B, H * size, W * size, C]` to `[B, H, W, size * size * C]`."""
+    batch, height, width, features = x.shape
+    x = x.reshape(batch, height // size, size, width // size, size, features)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // size, width // size, -1)
+
+
+def _depth_to_space(x, size: int) -> jax.Array:
+    """The inverse of `_space_to_depth`."""
+    batch, height, width, _ = x.shape
+    x = x.reshape(batch, height, width, size, size, -1).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height * size, width * size, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _convolve(
+    x: jax.Array, kernel: jax.Array, border: Border, dilation: int, out_first: bool
+) -> jax.Array:
+    """The convolution of stride 1, `[B, H, W, in]` with `[K, K, in, out]`.
+
+    With `out_first` the kernel is `[K, K, out, in]`: to transpose a large one takes longer than
+    to multiply by it as it lies.
+    """
     x = _pad(x, border)
-    parts = _Parts.plan(x.shape, kernel.shape, dilation, x.dtype)
+    parts = _Parts.plan(x.shape, kernel.shape, dilation, out_first, x.dtype)
     transformed = parts.form.transform_kernel(kernel)
-    return parts.map(lambda part: parts.form.convolve(part, transformed), x)
+    return parts.map(lambda part: parts.form.convolve(part, transformed, out_first), x)
 
 
-def _convolve_forward(x, kernel, border, dilation):
-    return _convolve(x, kernel, border, dilation), (x, kernel)
+def _convolve_forward(x, kernel, border, dilation, out_first):
+    return _convolve(x, kernel, border, dilation, out_first), (x, kernel)
 
 
-def _convolve_backward(border, dilation, residuals, cotangent):
+def _convolve_backward(border, dilation, out_first, residuals, cotangent):
     x, kernel = residuals
     # The input's gradient is the convolution with the kernel turned by 180 degrees.
     reach = (kernel.shape[0] - 1) * dilation
     (top, bottom), (left, right) = border
     x_border = ((reach - top, reach - bottom), (reach - left, reach - right))
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    x_gradient = _convolve(cotangent, turned, x_border, dilation)
+    x_gradient = _convolve(cotangent, kernel[::-1, ::-1], x_border, dilation, not out_first)
     x = _pad(x, border)
-    parts = _Parts.plan(x.shape, kernel.shape, dilation, x.dtype)
-    gradient = parts.sum(parts.form.kernel_gradient, x, cotangent)
+    parts = _Parts.plan(x.shape, kernel.shape, dilation, out_first, x.dtype)
+    of_part = functools.partial(parts.form.kernel_gradient, out_first=out_first)
+    gradient = parts.sum(of_part, x, cotangent)
     return x_gradient, parts.form.restore_gradient(gradient)
 
 
@@ -126,9 +172,11 @@ class _Parts:
     halo: int
 
     @classmethod
-    def plan(cls, x_shape, kernel_shape, dilation: int, dtype) -> _Parts:
+    def plan(cls, x_shape, kernel_shape, dilation: int, out_first: bool, dtype) -> _Parts:
         """Plans for a padded input."""
         taps, _, *features = kernel_shape
+        if out_first:
+            features.reverse()
         halo = (taps - 1) * dilation
         batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[2] - halo
         form = _cheapest(batch, height, width, taps, dilation, features, dtype)
@@ -178,6 +226,17 @@ def _cheapest(batch, height, width, taps, dilation, features, dtype) -> Winograd
     if 1 < taps <= MAX_TAPS and jnp.finfo(dtype).bits >= 32:
         forms.append(Winograd.plan(height, width, taps, dilation))
     return min(forms, key=lambda form: form.cost(batch, *features))
+
+
+def _padded_sizes(x, border: Border) -> list[int]:
+    return [size + sum(pads) for size, pads in zip(x.shape[1:3], border, strict=True)]
+
+
+def _pad_to(x, border: Border, sizes: list[int]) -> jax.Array:
+    """Adds the zeros before, and after up to these sizes, which may also crop."""
+    (top, _), (left, _) = border
+    height, width = sizes
+    return _pad(x, ((top, height - top - x.shape[1]), (left, width - left - x.shape[2])))
 
 
 def _pad(x, border: Border) -> jax.Array:

@@ -139,23 +139,30 @@ class Winograd:
         gradient = _combine(self.rows.g.T, _unstack(gradient, 0), 0)
         return _combine(self.columns.g.T, _unstack(gradient, 1), 1)
 
-    def convolve(self, x: jax.Array, transformed_kernel: jax.Array) -> jax.Array:
+    def convolve(self, x: jax.Array, transformed_kernel: jax.Array, out_first: bool) -> jax.Array:
         """Convolves without padding.
 
         Args:
           x: float `[B, H, W, in]`; H and W are those of the output plus `(taps - 1) * dilation`.
           transformed_kernel: float `[N, in, out]`, from `transform_kernel`.
+          out_first: the kernel is `[taps, taps, out, in]`, and so `[N, out, in]`.
 
         Returns:
           `[B, rows.size, columns.size, out]`.
         """
-        products = jnp.einsum("npi,nio->npo", self._transform_input(x), transformed_kernel)
+        products = jnp.einsum(
+            "npi,noi->npo" if out_first else "npi,nio->npo",
+            self._transform_input(x),
+            transformed_kernel,
+        )
         return self._gather_output(products, x.shape[0])
 
-    def kernel_gradient(self, x: jax.Array, cotangent: jax.Array) -> jax.Array:
-        """The gradient of `convolve` for its transformed kernel, `[N, in, out]`."""
+    def kernel_gradient(self, x: jax.Array, cotangent: jax.Array, out_first: bool) -> jax.Array:
+        """The gradient of `convolve` for its transformed kernel."""
         return jnp.einsum(
-            "npi,npo->nio", self._transform_input(x), self._scatter_cotangent(cotangent)
+            "npi,npo->noi" if out_first else "npi,npo->nio",
+            self._transform_input(x),
+            self._scatter_cotangent(cotangent),
         )
 
     def _transform_input(self, x):
@@ -166,8 +173,7 @@ class Winograd:
         x = _pad_end(x, lengths[0] * rows.dilation - height, lengths[1] * columns.dilation - width)
         x = x.reshape(batch, lengths[0], rows.dilation, lengths[1], columns.dilation, features)
         x = _combine(rows.bt, _tile_pixels(x, rows, 1), 0)
-        # Fused into one loop, every column would transform its rows again.
-        x = _combine(columns.bt, _tile_pixels(lax.optimization_barrier(x), columns, 4), 1)
+        x = _combine(columns.bt, _tile_pixels(x, columns, 4), 1)
         return x.reshape(rows.points * columns.points, -1, features)
 
     def _gather_output(self, products, batch: int):
@@ -177,7 +183,7 @@ class Winograd:
             *(rows.points, columns.points, batch),
             *(rows.tiles, rows.dilation, columns.tiles, columns.dilation, -1),
         )
-        y = lax.optimization_barrier(_combine(columns.at, _unstack(y, 1), 5))
+        y = _combine(columns.at, _unstack(y, 1), 5)
         y = _combine(rows.at, _unstack(y, 0), 2)
         heights, widths = (axis.tiles * axis.tile * axis.dilation for axis in (rows, columns))
         return y.reshape(batch, heights, widths, -1)[:, : rows.size, : columns.size]
@@ -191,7 +197,7 @@ class Winograd:
             *(batch, rows.tiles, rows.tile, rows.dilation),
             *(columns.tiles, columns.tile, columns.dilation, features),
         )
-        y = lax.optimization_barrier(_combine(rows.at.T, _unstack(y, 2), 0))
+        y = _combine(rows.at.T, _unstack(y, 2), 0)
         y = _combine(columns.at.T, _unstack(y, 5), 1)
         return y.reshape(rows.points * columns.points, -1, features)
 

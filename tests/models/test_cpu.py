@@ -59,14 +59,14 @@ def assert_plain(x, kernel, border, stride, dilation):
 )
 def test_the_cheaper_form_is_taken(batch, size, taps, features, expected):
     shape = (batch, size + taps - 1, size + taps - 1, features[0])
-    parts = cpu._Parts.plan(shape, (taps, taps, *features), 1, jnp.float32)
+    parts = cpu._Parts.plan(shape, (taps, taps, *features), 1, False, jnp.float32)
     assert type(parts.form) is expected
 
 
 def test_half_precision_is_not_transformed():
     shapes = ((16, 34, 34, 128), (3, 3, 128, 128))
-    assert isinstance(cpu._Parts.plan(*shapes, 1, jnp.float32).form, Winograd)
-    assert isinstance(cpu._Parts.plan(*shapes, 1, jnp.bfloat16).form, Columns)
+    assert isinstance(cpu._Parts.plan(*shapes, 1, False, jnp.float32).form, Winograd)
+    assert isinstance(cpu._Parts.plan(*shapes, 1, False, jnp.bfloat16).form, Columns)
 
 
 @pytest.mark.parametrize("features", [(24, 20), (3, 8), (8, 3)], ids=str)
@@ -85,7 +85,7 @@ def test_parts_make_the_same_whole(monkeypatch, features, dilation, limit, trans
 def test_no_part_holds_more_than_the_limit(shape, features):
     batch, height, width = shape
     padded = (batch, height + 2, width + 2, features[0])
-    parts = cpu._Parts.plan(padded, (3, 3, *features), 1, jnp.float32)
+    parts = cpu._Parts.plan(padded, (3, 3, *features), 1, False, jnp.float32)
     at_once = parts.images * parts.form.temporary_elements(*features)
     assert at_once <= cpu._TEMPORARY_ELEMENTS
     assert parts.rows * parts.bands >= height
@@ -102,3 +102,22 @@ def test_no_part_holds_more_than_the_limit(shape, features):
 def test_a_stride_is_a_convolution_over_phases(stride, taps, size, pads):
     x, kernel = normal(2, *size, 5), normal(taps, taps, 5, 4, seed=1)
     assert_plain(x, kernel, (pads, pads), stride, 1)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    st.integers(5, 9),
+    st.tuples(st.integers(5, 12), st.integers(5, 12)),
+    st.tuples(st.integers(2, 4), st.integers(2, 4)),
+    st.sampled_from([3, 9]),
+)
+def test_a_large_kernel_over_few_channels_goes_by_blocks(taps, size, pads, features):
+    x, kernel = normal(2, *size, features), normal(taps, taps, features, 4, seed=1)
+    assert_plain(x, kernel, (pads, pads), 1, 1)
+
+
+def test_depth_and_space_are_inverse():
+    x = normal(2, 6, 9, 5)
+    np.testing.assert_array_equal(cpu._depth_to_space(cpu._space_to_depth(x, 3), 3), x)
+    block = cpu._space_to_depth(x, 3)[0, 1, 2].reshape(3, 3, 5)
+    np.testing.assert_array_equal(block, x[0, 3:6, 6:9])

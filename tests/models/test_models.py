@@ -289,3 +289,34 @@ def test_created_network_does_not_change_the_preset():
     create_model("atrous_net", num_blocks=1, num_channels=8)
     assert PRESETS["atrous_net"].num_blocks == 5
     assert PRESETS["atrous_net"].num_channels == 256
+
+
+@pytest.mark.parametrize("name", ["atrous_net", "kaist_net"])
+def test_remat_computes_blocks_again_for_the_same_gradients(name):
+    blurred = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 3)), jnp.float32)
+    variables = create_model(name, **SMALL[name]).init(jax.random.key(0), blurred)
+
+    def gradient(remat):
+        module = create_model(name, **SMALL[name], remat=remat)
+        return jax.grad(lambda variables: jnp.square(module.apply(variables, blurred)).sum())
+
+    def convolutions_on_a_gpu(remat):
+        traced = jax.jit(gradient(remat)).trace(variables)
+        return traced.lower(lowering_platforms=("cuda",)).as_text().count("stablehlo.convolution")
+
+    # A block's own convolutions once more; the barriers keep the compiler from merging them.
+    assert convolutions_on_a_gpu(True) > convolutions_on_a_gpu(False)
+    for expected, result in zip(
+        jax.tree.leaves(quick_jit(gradient(False))(variables)),
+        jax.tree.leaves(quick_jit(gradient(True))(variables)),
+        strict=True,
+    ):
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+
+
+def test_zero_init_starts_as_the_identity():
+    blurred = jnp.asarray(np.random.default_rng(0).random((1, 8, 8, 9)), jnp.float32)
+    module = create_model("atrous_net", **SMALL["atrous_net"], zero_init=True)
+    restored, _ = module.init_with_output(jax.random.key(0), blurred)
+    np.testing.assert_array_equal(restored, blurred[..., 3:6])

@@ -1,0 +1,95 @@
+"""In processes of their own: what is set up there holds for a process's life."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from jaxdeblur import startup
+
+
+def run(program, **environment):
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**inherited, **environment},
+    )
+    return process.stdout.split()
+
+
+FAULTS = """
+import resource, statistics
+from jaxdeblur import startup
+{setup}
+import jax, jax.numpy as jnp
+
+@jax.jit
+def call(x):
+    temporary = jnp.tanh(jnp.outer(x, x))  # 16 MB, as the ones that follow
+    for _ in range(3):
+        temporary = jnp.tanh(temporary @ (temporary[:, :64] @ temporary[:64]))
+    return temporary[:8]
+
+x = jnp.arange(2048.0)
+faults = []
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call(x).block_until_ready()
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(statistics.median(faults))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_freed_memory_is_not_faulted_in_again():
+    (with_default,) = run(FAULTS.format(setup=""))
+    (kept,) = run(FAULTS.format(setup="startup.keep_freed_memory()"))
+    assert int(with_default) > 5_000  # pages of 4 kB
+    assert int(kept) < int(with_default) / 10
+
+
+COMPILE = """
+import jax, jax.numpy as jnp
+from jaxdeblur import startup
+print(startup.use_compilation_cache())
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((8, 8))).block_until_ready()
+print(sum(event.endswith("cache_hits") for event in hits))
+"""
+
+
+def test_a_second_process_finds_the_compiled_program(tmp_path):
+    environment = {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    folder, hits = run(COMPILE, **environment)
+    assert folder.startswith(str(tmp_path / "jaxdeblur" / "xla"))
+    assert hits == "0"
+    assert any((tmp_path / "jaxdeblur" / "xla").rglob("*-cache"))
+    assert int(run(COMPILE, **environment)[1]) >= 1
+
+
+def test_a_folder_that_jax_was_told_stays(tmp_path):
+    told = str(tmp_path / "told")
+    folder, _ = run(COMPILE, XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=told)
+    assert folder == told
+
+
+def test_without_a_folder_to_write_there_is_no_cache(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder, _ = run(COMPILE, XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert folder == "None"
+
+
+def test_another_processor_has_a_folder_of_its_own(monkeypatch):
+    here = startup._processor()
+    assert here == startup._processor()
+    monkeypatch.setattr("platform.machine", lambda: "another")
+    assert startup._processor() != here
