@@ -14,7 +14,7 @@ def apply(config: ConfigDict) -> ConfigDict:
 
     config.batch_size = 32
     config.num_steps = 8000
-    config.learning_rate = 1.5e-3
+    config.learning_rate = 1e-3
     config.schedule = "cosine"
     config.warmup_steps = 200
     config.grad_clip = "global"
