@@ -14,9 +14,10 @@ gradients and Adam's update. The variants are
   PyTorch compiled       the same under torch.compile
 
 All start from the same weights and see the same batch, and their results must agree before they
-are timed. Each round calls every variant once, so that other load on the machine meets all alike,
+are timed: restored images, or the loss after an update. Each round calls every variant once, so that other load on the machine meets all alike,
 and times matrix products, the fastest of which is taken as the machine's peak. The table gives
-medians over the rounds.
+medians over the rounds. Memory is the most that a variant's process held beyond its libraries,
+compilation included; the first call is given without the time of a later one.
 
 FLOPs are those of the direct convolutions: 2*K*K*in*out for each pixel, three times that for
 training. A formulation that needs fewer can exceed the peak.
@@ -80,7 +81,7 @@ def main() -> None:
         type=float,
         default=300,
         metavar="SECONDS",
-        help="give a variant up whose first call takes longer (default: %(default)s)",
+        help="give a variant up whose first two calls take longer (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
     with reported():
@@ -139,7 +140,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             for variant in arguments.variants:
                 worker = workers[variant] = Worker(variant, case, inputs, arguments.device)
                 try:
-                    firsts[variant] = worker.ask("", arguments.patience)
+                    firsts[variant] = worker.ask(None, arguments.patience)
                 except TimeoutError:
                     failures[variant] = f"over {arguments.patience:.0f} s"
                 except RuntimeError as error:

@@ -20,7 +20,7 @@ def keep_freed_memory() -> None:
 
     On a CPU, XLA allocates the temporary arrays of a call as one block and frees it after. By
     default glibc hands a block of that size back, and the next call faults it in page by page,
-    up to a quarter of the time of a training step. The process then stays as large as it has been.
+    a good part of a training step. The process then stays as large as it has been.
 
     Call it before JAX is imported: glibc no longer listens once a second thread has allocated.
     Other C libraries are left alone.

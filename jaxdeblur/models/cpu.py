@@ -29,7 +29,6 @@ Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along 
 # Most elements of a part's temporary arrays: 32 MB of float32, a Zen 3's L3 cache.
 _TEMPORARY_ELEMENTS = 8_000_000
 
-
 # Kernels of this size over at most that many channels are done in blocks of pixels.
 _BLOCK_TAPS = 5
 _BLOCK_FEATURES = 9  # three frames
