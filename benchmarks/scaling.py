@@ -2,9 +2,9 @@
 
   python benchmarks/scaling.py --output docs/scaling
 
-restores square images of 0.25 to 8 megapixels, and trains on batches of 1 to 16 patches of 128x128,
-with one network, each size in a process of its own. Writes PATH.json and PATH.png. Memory is the
-most that the process held beyond its libraries, compilation included.
+restores square images of several sizes, and trains on batches of 128x128 patches, with one
+network, each size in a process of its own. Writes PATH.json and PATH.png. Memory is the most that
+the process held beyond its libraries, compilation included.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from speed import NETWORKS, describe_machine
 
 from jaxdeblur.errors import InputError, nearest, reported
 
-MEGAPIXELS = (0.25, 0.5, 1, 2, 4, 8)
-BATCHES = (1, 2, 4, 8, 16)
 PATCH = 128
 
 
@@ -35,6 +33,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", default="atrous_net_small", help="default: %(default)s")
+    parser.add_argument(
+        "--megapixels", type=float, nargs="+", default=[0.25, 0.5, 1, 2, 4, 8], metavar="N"
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N")
     parser.add_argument("--rounds", type=int, default=3, help="timed calls (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--output", type=Path, required=True, metavar="PATH")
@@ -48,15 +50,17 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--network {arguments.network!r}; {nearest(arguments.network, NETWORKS)}")
     if arguments.rounds < 1:
         raise InputError(f"--rounds {arguments.rounds} must be at least 1")
+    if min(arguments.megapixels) < 0.001 or min(arguments.batches) < 1:
+        raise InputError("--megapixels must be at least 0.001, --batches at least 1")
     if not arguments.output.absolute().parent.is_dir():
         raise InputError(f"the folder of --output {str(arguments.output)!r} does not exist")
     # Sides are multiples of 8, which every network takes.
-    sides = [8 * round(math.sqrt(megapixels * 1e6) / 8) for megapixels in MEGAPIXELS]
+    sides = [8 * round(math.sqrt(megapixels * 1e6) / 8) for megapixels in arguments.megapixels]
     images = [Case(arguments.network, "inference", 1, side, side) for side in sides]
-    batches = [Case(arguments.network, "training", batch, PATCH, PATCH) for batch in BATCHES]
+    steps = [Case(arguments.network, "training", n, PATCH, PATCH) for n in arguments.batches]
     header = {**describe_machine(), "network": arguments.network, "rounds": arguments.rounds}
     rows = []
-    for case in (*images, *batches):
+    for case in (*images, *steps):
         rows.append(measure(case, arguments.device, arguments.rounds))
         print("{case}: {seconds:.2f} s, {memory_mb:.0f} MB".format_map(rows[-1]), flush=True)
         report = json.dumps({**header, "rows": rows}, indent=2)

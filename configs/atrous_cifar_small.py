@@ -19,6 +19,7 @@ from configs import atrous_cifar, small_recipe
 def get_config() -> ConfigDict:
     config = small_recipe.apply(atrous_cifar.get_config())
     config.model_kwargs.num_channels = 64
+    config.learning_rate = 2e-3
     with config.unlocked():
         config.model_kwargs.zero_init = True
     return config

@@ -20,5 +20,4 @@ def get_config() -> ConfigDict:
     config.data_dir = "photos"
     config.patch_size = 64
     config.eval_patch_size = 64
-    config.rotate = True
     return config

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.learning_rate = 1e-4
     config.schedule = "constant"  # constant | cosine (to 0), after the warm-up
     config.warmup_steps = 0  # steps of linear warm-up from 0
+    config.adam_b2 = 0.999  # decay of Adam's average of squared gradients
     config.grad_clip_norm = 1.0  # 0 turns clipping off
     config.grad_clip = "each"  # each (parameter's norm by itself, as Keras) | global
     config.ema_decay = 0.0  # of the moving average of the parameters that is evaluated; 0: none

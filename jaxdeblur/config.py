@@ -28,6 +28,7 @@ _CHOICES = {
 _AT_LEAST = {
     "batch_size": 1,
     "checkpoint_every_steps": 1,
+    "adam_b2": 0,
     "ema_decay": 0,
     "eval_batch_size": 1,
     "eval_every_steps": 1,
@@ -75,8 +76,9 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.min_sigma = {config.min_sigma} is above config.max_sigma = {config.max_sigma}"
         )
-    if config.ema_decay >= 1:
-        raise InputError(f"config.ema_decay = {config.ema_decay} must be below 1, such as 0.999")
+    for key in ("adam_b2", "ema_decay"):
+        if values[key] >= 1:
+            raise InputError(f"config.{key} = {values[key]} must be below 1, such as 0.999")
     if not config.num_steps and not config.num_epochs:
         raise InputError("config.num_steps and config.num_epochs are both 0; set one of them")
     for key in ("batch_size", "eval_batch_size"):

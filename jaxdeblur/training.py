@@ -112,10 +112,11 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
     if config.warmup_steps:
         warmup = optax.linear_schedule(0, config.learning_rate, config.warmup_steps)
         rate = optax.join_schedules([warmup, rate], [config.warmup_steps])
+    adam = optax.adam(rate, b2=config.adam_b2)
     if not config.grad_clip_norm:
-        return optax.adam(rate)
+        return adam
     clip = clip_each_by_norm if config.grad_clip == "each" else optax.clip_by_global_norm
-    return optax.chain(clip(config.grad_clip_norm), optax.adam(rate))
+    return optax.chain(clip(config.grad_clip_norm), adam)
 
 
 def clip_each_by_norm(max_norm: float) -> optax.GradientTransformation:

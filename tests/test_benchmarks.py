@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def speed(*arguments):
-    command = [sys.executable, ROOT / "benchmarks" / "speed.py", *map(str, arguments)]
+def run(script, *arguments):
+    command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
@@ -19,7 +19,7 @@ def test_every_variant_computes_the_same(network, tmp_path):
     pytest.importorskip("torch")
     output = tmp_path / "speed"
     cases = [f"{network}:training:1x24x32", f"{network}:inference:2x32x24"]
-    result = speed("--cases", *cases, "--rounds", 1, "--output", output)
+    result = run("speed.py", "--cases", *cases, "--rounds", 1, "--output", output)
     assert result.returncode == 0, result.stderr
     report = json.loads(output.with_suffix(".json").read_text())
     assert len(report["rows"]) == 10
@@ -36,7 +36,8 @@ def test_without_pytorch_the_others_are_timed(tmp_path):
     output = tmp_path / "speed"
     case = "atrous_net_small:inference:1x16x16"
     variants = ["jaxdeblur", "plain Flax"]
-    result = speed("--cases", case, "--rounds", 2, "--variants", *variants, "--output", output)
+    options = ["--rounds", 2, "--variants", *variants, "--output", output]
+    result = run("speed.py", "--cases", case, *options)
     assert result.returncode == 0, result.stderr
     rows = json.loads(output.with_suffix(".json").read_text())["rows"]
     assert [row["variant"] for row in rows] == variants
@@ -47,18 +48,61 @@ def test_without_pytorch_the_others_are_timed(tmp_path):
         assert row["share_of_peak"] == pytest.approx(rate)
 
 
+@pytest.mark.slow
+def test_growth_is_measured_and_drawn(tmp_path):
+    sizes = ["--megapixels", 0.001, 0.004, "--batches", 1, "--rounds", 1]
+    result = run("scaling.py", *sizes, "--output", tmp_path / "scaling")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
+    assert [(row["work"], row["megapixels"]) for row in rows] == [
+        ("inference", 32**2 / 1e6),
+        ("inference", 64**2 / 1e6),
+        ("training", 128**2 / 1e6),
+    ]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_operations_make_the_whole_call():
+    result = run("operations.py", "atrous_net_small:training:8x32x32", "--top", 100)
+    assert result.returncode == 0, result.stderr
+    _, _, *rows, last = [line.split("|")[1:-1] for line in result.stdout.splitlines()]
+    milliseconds = {(layer.strip(), kind.strip()): float(ms) for layer, kind, ms, _ in rows}
+    for key in (
+        ("block_*/merge", "products"),
+        ("block_*/merge, gradient", "products"),
+        ("block_*/dilated_*", "sums and copies"),
+    ):
+        assert milliseconds[key] > 0
+    total = sum(milliseconds.values())
+    assert float(last[2]) / 2 < total < float(last[2]) * 2  # two calls, on a shared machine
+
+
+def test_the_loader_is_timed():
+    result = run("loader.py", "--config", "configs/quickstart.py", "--samples", 160)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("skimage, patches of 32: ")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "message"),
     [
-        (["--cases", "atrous:training:1x8x8"], "did you mean 'atrous_net'"),
-        (["--cases", "atrous_net:train:1x8x8"], "a case is such as"),
-        (["--variants", "pytorch"], "did you mean 'PyTorch'"),
-        (["--rounds", "0"], "--rounds 0 must be at least 1"),
-        (["--output", "nowhere/speed"], "nowhere"),
+        ("speed.py --cases atrous:training:1x8x8", "did you mean 'atrous_net'"),
+        ("speed.py --cases atrous_net:train:1x8x8", "a case is such as"),
+        ("speed.py --variants pytorch", "did you mean 'PyTorch'"),
+        ("speed.py --rounds 0", "--rounds 0 must be at least 1"),
+        ("speed.py --output nowhere/speed", "nowhere"),
+        ("scaling.py --output nowhere/speed", "nowhere"),
+        ("scaling.py --output scaling --batches 0", "--batches at least 1"),
+        ("operations.py atrous:training:1x8x8", "did you mean 'atrous_net'"),
+        ("operations.py atrous_net", "a case is such as"),
+        ("loader.py --config configs/quickstart.py --samples 8", "--samples=8"),
+        ("loader.py --config configs/quickstart.py --config.batchsize=8", "'batch_size'"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments, message):
-    result = speed(*arguments)
+def test_wrong_arguments_are_one_line(command, message):
+    result = run(*command.split())
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

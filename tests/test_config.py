@@ -21,6 +21,7 @@ from jaxdeblur.errors import InputError
         ("learning_rate", -1.0, "learning_rate = -1.0 must be at least 0"),
         ("min_sigma", 4.0, "min_sigma = 4.0 is above config.max_sigma = 3.0"),
         ("ema_decay", 1.0, "ema_decay = 1.0 must be below 1"),
+        ("adam_b2", 1.5, "adam_b2 = 1.5 must be below 1"),
         ("num_epochs", 0, "both 0"),
         ("patch_size", 33, "patch_size = 33 does not fit atrous_net: a multiple of 2"),
         ("patch_size", 8, "patch_size = 8 is too small for config.max_sigma = 3.0; 10 pixels"),

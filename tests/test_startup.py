@@ -47,7 +47,8 @@ print(statistics.median_low(faults[20:]))  # once the heap has its size
 def test_freed_memory_is_not_faulted_in_again():
     (with_default,) = run(FAULTS.format(setup=""))
     (kept,) = run(FAULTS.format(setup="startup.keep_freed_memory()"))
-    assert int(with_default) > 5_000  # pages of 4 kB
+    if int(with_default) < 5_000:  # pages of 4 kB
+        pytest.skip("this system counts no page faults, or keeps freed memory by itself")
     assert int(kept) < int(with_default) / 10
 
 

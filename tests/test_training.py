@@ -262,13 +262,18 @@ def test_each_gradient_is_clipped_by_its_own_norm():
 def test_the_optimizer_is_adam_with_warm_up_and_cosine():
     torch = pytest.importorskip("torch")
     config = tiny_config(
-        learning_rate=0.1, schedule="cosine", warmup_steps=2, grad_clip_norm=1.0, grad_clip="global"
+        learning_rate=0.1,
+        schedule="cosine",
+        warmup_steps=2,
+        grad_clip_norm=1.0,
+        grad_clip="global",
+        adam_b2=0.9,
     )
     optimizer = training.make_optimizer(config, num_steps=10)
     params = {"w": jnp.array([1.0, -2.0, 3.0])}
     opt_state = optimizer.init(params)
     weight = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
-    reference = torch.optim.Adam([weight], lr=1.0, eps=1e-8)
+    reference = torch.optim.Adam([weight], lr=1.0, betas=(0.9, 0.9), eps=1e-8)
     rates = [0.0, 0.05, *(0.05 * (1 + np.cos(np.pi * i / 8)) for i in range(8))]
     for i, rate in enumerate(rates):
         grad = np.array([1.0, 2.0, -1.0]) * (i + 1)

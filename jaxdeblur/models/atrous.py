@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Dtype
+from flax.typing import Dtype, Initializer
 
 from jaxdeblur.models.layers import Conv, ConvTranspose, check_input, current_frame, leaky_relu
 
@@ -19,11 +19,13 @@ class AtrousBlock(nn.Module):
     Attributes:
       num_channels: channels of input and output; each branch has half as many.
       batch_norm: normalise each convolution before its LeakyReLU.
+      zero_init: start `merge` at zero, so that the block starts as the identity.
       dtype: type of the arithmetic; parameters stay float32.
     """
 
     num_channels: int
     batch_norm: bool = False
+    zero_init: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
@@ -42,7 +44,8 @@ class AtrousBlock(nn.Module):
             activate(conv(self.num_channels // 2, dilation=d, name=f"dilated_{d}")(x), f"norm_{d}")
             for d in (1, 2, 3, 4)
         ]
-        merged = conv(self.num_channels, name="merge")(jnp.concatenate(branches, axis=-1))
+        merge = conv(self.num_channels, kernel_init=_last_init(self.zero_init), name="merge")
+        merged = merge(jnp.concatenate(branches, axis=-1))
         return x + activate(merged, "norm_merge")
 
 
@@ -58,8 +61,9 @@ class AtrousNet(nn.Module):
       batch_norm: batch normalisation inside the blocks, between convolution and LeakyReLU (where
         is our choice); off in every published result. Needs `train=True` and a mutable
         `batch_stats` collection while training.
-      zero_init: start the last convolution's kernel at zero instead of He-normal, so that training
-        starts from the blurred image itself; the published network does not.
+      zero_init: start the kernels before the sums (each block's `merge` and the last) at zero
+        instead of He-normal: training then starts from the blurred image itself and stands larger
+        learning rates. The published network does not.
       remat: while training, keep each block's input alone and compute the rest of the block again
         for its gradients: a third more arithmetic for a fraction of the memory. On GPUs and TPUs;
         on a CPU, XLA merges the two computations again.
@@ -67,7 +71,8 @@ class AtrousNet(nn.Module):
 
     References:
       "ATROUS_NET" of github.com/FrancescoBonzi/DeblurringDeepLearningProject; Yu & Koltun,
-      "Multi-Scale Context Aggregation by Dilated Convolutions", ICLR 2016.
+      "Multi-Scale Context Aggregation by Dilated Convolutions", ICLR 2016; for `zero_init`, Zhang
+      et al., "Fixup Initialization", ICLR 2019.
     """
 
     size_multiple: ClassVar[int] = 2
@@ -92,10 +97,14 @@ class AtrousNet(nn.Module):
         skip = leaky_relu(conv(half, 9, name="stem")(blurred))  # [B, H, W, N/2]
         x = leaky_relu(conv(full, 3, stride=2, name="down")(skip))  # [B, H/2, W/2, N]
         block = nn.remat(AtrousBlock, static_argnums=2) if self.remat else AtrousBlock
+        block = functools.partial(block, full, self.batch_norm, self.zero_init, self.dtype)
         for i in range(self.num_blocks):
-            x = block(full, self.batch_norm, self.dtype, name=f"block_{i}")(x, train)
+            x = block(name=f"block_{i}")(x, train)
         x = leaky_relu(deconv(half, 3, stride=2, name="up")(x))  # [B, H, W, N/2]
         x = leaky_relu(conv(quarter, 3, name="mix")(jnp.concatenate([x, skip], axis=-1)))
-        last_init = nn.initializers.zeros if self.zero_init else nn.initializers.he_normal()
-        difference = conv(3, 3, kernel_init=last_init, name="difference")(x)
+        difference = conv(3, 3, kernel_init=_last_init(self.zero_init), name="difference")(x)
         return current_frame(blurred) + difference.astype(blurred.dtype)
+
+
+def _last_init(zero: bool) -> Initializer:
+    return nn.initializers.zeros if zero else nn.initializers.he_normal()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 # Copying one element costs as much as this many products (measured on a Zen 3).
-_COPY_COST = 20
+_COPY_COST = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,25 +51,28 @@ class Columns:
         """Elements of the shifted copies of one image."""
         return self.height * self.width * self.taps**2 * min(features_in, features_out)
 
-    def transform_kernel(self, kernel: jax.Array) -> jax.Array:
+    def transform_kernel(self, kernel: jax.Array) -> list[jax.Array]:
         """Returns the kernel, `[taps, taps, in, out]`, which needs no transform."""
-        return kernel
+        return [kernel]
 
-    def restore_gradient(self, gradient: jax.Array) -> jax.Array:
+    def restore_gradient(self, gradients: list[jax.Array]) -> jax.Array:
         """The transpose of `transform_kernel`."""
-        return gradient
+        return gradients[0]
 
-    def convolve(self, x: jax.Array, kernel: jax.Array, out_first: bool) -> jax.Array:
+    def convolve(
+        self, x: jax.Array, transformed_kernel: list[jax.Array], out_first: bool
+    ) -> jax.Array:
         """Convolves without padding.
 
         Args:
           x: float `[B, H, W, in]`; H and W are those of the output plus `(taps - 1) * dilation`.
-          kernel: float `[taps, taps, in, out]`.
+          transformed_kernel: float `[taps, taps, in, out]`, from `transform_kernel`.
           out_first: the kernel is `[taps, taps, out, in]`.
 
         Returns:
           `[B, height, width, out]`.
         """
+        (kernel,) = transformed_kernel
         if out_first:
             kernel = kernel.swapaxes(2, 3)
         features_in, features_out = kernel.shape[2:]
@@ -83,10 +86,12 @@ class Columns:
         ]
         return functools.reduce(operator.add, shifts)
 
-    def kernel_gradient(self, x: jax.Array, cotangent: jax.Array, out_first: bool) -> jax.Array:
-        """The gradient of `convolve` for its kernel."""
+    def kernel_gradient(
+        self, x: jax.Array, cotangent: jax.Array, out_first: bool
+    ) -> list[jax.Array]:
+        """The gradient of `convolve` for its transformed kernel."""
         gradient = self._kernel_gradient(x, cotangent)
-        return gradient.swapaxes(2, 3) if out_first else gradient
+        return [gradient.swapaxes(2, 3) if out_first else gradient]
 
     def _kernel_gradient(self, x, cotangent):
         features_in, features_out = x.shape[-1], cotangent.shape[-1]

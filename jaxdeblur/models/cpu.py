@@ -7,7 +7,7 @@ kernel, with few channels and with strides. Here
   the input, and a transposed convolution makes the S*S phases of its output;
 - a convolution of stride 1 is Winograd's (`winograd`) or, where that does not pay, a product over
   shifted copies (`columns`);
-- large inputs are taken in parts that stay near the cache, which also bounds the memory.
+- large inputs are taken in parts, which bounds the memory.
 
 `convolutions` holds the compiler's formulation, which the tests compare this one with.
 """
@@ -26,8 +26,9 @@ from jaxdeblur.models.winograd import MAX_TAPS, Winograd
 
 Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along H and along W
 
-# Most elements of a part's temporary arrays: 32 MB of float32, a Zen 3's L3 cache.
-_TEMPORARY_ELEMENTS = 8_000_000
+# Most elements of a part's temporary arrays: 256 MB of float32. Parts that fit a cache would cost
+# more, by the copies around them, than the cache saves.
+_TEMPORARY_ELEMENTS = 64_000_000
 
 # Kernels of this size over at most that many channels are done in blocks of pixels.
 _BLOCK_TAPS = 5
@@ -196,17 +197,17 @@ class _Parts:
         y = lax.map(function, parts) if len(parts) > 1 else function(parts[0])[None]
         return y.reshape(x.shape[0], -1, *y.shape[3:])[:, : self.height]
 
-    def sum(self, function, x: jax.Array, cotangent: jax.Array) -> jax.Array:
-        """Sums a function of the parts of a padded input and of the output's cotangent."""
+    def sum(self, function, x: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
+        """Sums the arrays that a function returns for parts of a padded input and a cotangent."""
         x_parts, cotangent_parts = self._split(x, self.halo), self._split(cotangent, 0)
         if len(x_parts) == 1:
             return function(x_parts[0], cotangent_parts[0])
 
         def add(total, parts):
-            return total + function(*parts), None
+            return jax.tree.map(jnp.add, total, function(*parts)), None
 
-        shape = jax.eval_shape(function, x_parts[0], cotangent_parts[0])
-        zero = jnp.zeros(shape.shape, shape.dtype)
+        shapes = jax.eval_shape(function, x_parts[0], cotangent_parts[0])
+        zero = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
         return lax.scan(add, zero, (x_parts, cotangent_parts))[0]
 
     def _split(self, x, halo: int) -> jax.Array:
@@ -223,7 +224,7 @@ def _cheapest(batch, height, width, taps, dilation, features, dtype) -> Winograd
     forms: list[Winograd | Columns] = [Columns(height, width, taps, dilation)]
     # The transforms of half precision would lose what it has.
     if 1 < taps <= MAX_TAPS and jnp.finfo(dtype).bits >= 32:
-        forms.append(Winograd.plan(height, width, taps, dilation))
+        forms += Winograd.choices(height, width, taps, dilation)
     return min(forms, key=lambda form: form.cost(batch, *features))
 
 

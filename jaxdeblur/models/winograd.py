@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import operator
 from collections.abc import Sequence
 
@@ -35,8 +36,9 @@ _MAX_POINTS = len(_POINTS) + 1
 MAX_TAPS = 5
 _MAX_TILE = 6
 
-# Transforming one element costs as much as this many products (measured on a Zen 3).
-_TRANSFORM_COST = 45
+# A transformed element costs as much as this many products for each point of both axes of a tile,
+# since it is a sum over them (measured on a Zen 3).
+_TRANSFORM_COST = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +92,10 @@ class Axis:
 class Winograd:
     """The tiles of an output image, and the convolution by them.
 
-    Arrays between the transforms are `[N, B * tiles, channels]`, N the points of a tile along
-    both axes; the phases of a dilation count as tiles.
+    Between the transforms stand arrays `[N, B * tiles, channels]`, N points of a tile, the phases
+    of a dilation counted as tiles. There is one for each two rows of points (a group) instead of
+    one for all: XLA computes a batch of products on one core unless each is large, but independent
+    operations on several.
 
     Attributes:
       rows: of the output.
@@ -102,14 +106,13 @@ class Winograd:
     columns: Axis
 
     @classmethod
-    def plan(cls, height: int, width: int, taps: int, dilation: int) -> Winograd:
-        """Chooses the tiles that take the fewest products."""
+    def choices(cls, height: int, width: int, taps: int, dilation: int) -> list[Winograd]:
+        """Returns the convolution with every size of tile."""
 
-        def best(size):
-            tiles = range(2, min(_MAX_POINTS - taps + 1, _MAX_TILE) + 1)
-            return min((Axis(size, taps, dilation, m) for m in tiles), key=lambda a: a.products)
+        def axes(size):
+            return [Axis(size, taps, dilation, tile) for tile in tile_sizes(taps)]
 
-        return cls(best(height), best(width))
+        return [cls(*pair) for pair in itertools.product(axes(height), axes(width))]
 
     @property
     def tile_rows(self) -> int:
@@ -121,75 +124,92 @@ class Winograd:
         kernel = self.rows.points * self.columns.points * features_in * features_out
         inputs = batch * self.rows.products * self.columns.products
         transformed = kernel + inputs * (features_in + features_out)
-        return inputs * features_in * features_out + _TRANSFORM_COST * transformed
+        terms = self.rows.points + self.columns.points
+        return inputs * features_in * features_out + _TRANSFORM_COST * terms * transformed
 
     def temporary_elements(self, features_in: int, features_out: int) -> int:
         """Elements of the transformed input and output of one image."""
         return self.rows.products * self.columns.products * (features_in + features_out)
 
-    def transform_kernel(self, kernel: jax.Array) -> jax.Array:
-        """`[taps, taps, in, out]` to `[N, in, out]`."""
-        kernel = _combine(self.rows.g, _unstack(kernel, 0), 0)
-        kernel = _combine(self.columns.g, _unstack(kernel, 1), 1)
-        return kernel.reshape(-1, *kernel.shape[2:])
+    def transform_kernel(self, kernel: jax.Array) -> list[jax.Array]:
+        """`[taps, taps, in, out]` to `[N, in, out]` for each group."""
+        taps = kernel.reshape(-1, kernel.shape[2] * kernel.shape[3])
+        transforms = self._kernel_transforms(kernel.dtype)
+        return [jnp.matmul(g, taps).reshape(-1, *kernel.shape[2:]) for g in transforms]
 
-    def restore_gradient(self, gradient: jax.Array) -> jax.Array:
-        """The transpose of `transform_kernel`: `[N, in, out]` to `[taps, taps, in, out]`."""
-        gradient = gradient.reshape(self.rows.points, self.columns.points, *gradient.shape[1:])
-        gradient = _combine(self.rows.g.T, _unstack(gradient, 0), 0)
-        return _combine(self.columns.g.T, _unstack(gradient, 1), 1)
+    def restore_gradient(self, gradients: list[jax.Array]) -> jax.Array:
+        """The transpose of `transform_kernel`."""
+        pairs = zip(self._kernel_transforms(gradients[0].dtype), gradients, strict=True)
+        terms = [jnp.matmul(g.T, gradient.reshape(len(g), -1)) for g, gradient in pairs]
+        kernel_shape = (self.rows.taps, self.columns.taps, *gradients[0].shape[1:])
+        return functools.reduce(operator.add, terms).reshape(kernel_shape)
 
-    def convolve(self, x: jax.Array, transformed_kernel: jax.Array, out_first: bool) -> jax.Array:
+    def _kernel_transforms(self, dtype) -> list[np.ndarray]:
+        """`[N, taps * taps]` for each group."""
+        return [np.kron(self.rows.g[g], self.columns.g).astype(dtype) for g in self._groups]
+
+    def convolve(
+        self, x: jax.Array, transformed_kernel: list[jax.Array], out_first: bool
+    ) -> jax.Array:
         """Convolves without padding.
 
         Args:
           x: float `[B, H, W, in]`; H and W are those of the output plus `(taps - 1) * dilation`.
-          transformed_kernel: float `[N, in, out]`, from `transform_kernel`.
+          transformed_kernel: float `[N, in, out]` for each group, from `transform_kernel`.
           out_first: the kernel is `[taps, taps, out, in]`, and so `[N, out, in]`.
 
         Returns:
           `[B, rows.size, columns.size, out]`.
         """
-        products = jnp.einsum(
-            "npi,noi->npo" if out_first else "npi,nio->npo",
-            self._transform_input(x),
-            transformed_kernel,
-        )
-        return self._gather_output(products, x.shape[0])
+        product = "npi,noi->npo" if out_first else "npi,nio->npo"
+        pairs = zip(self._transform_input(x), transformed_kernel, strict=True)
+        return self._gather_output([jnp.einsum(product, *pair) for pair in pairs], x.shape[0])
 
-    def kernel_gradient(self, x: jax.Array, cotangent: jax.Array, out_first: bool) -> jax.Array:
+    def kernel_gradient(
+        self, x: jax.Array, cotangent: jax.Array, out_first: bool
+    ) -> list[jax.Array]:
         """The gradient of `convolve` for its transformed kernel."""
-        return jnp.einsum(
-            "npi,npo->noi" if out_first else "npi,npo->nio",
-            self._transform_input(x),
-            self._scatter_cotangent(cotangent),
-        )
+        product = "npi,npo->noi" if out_first else "npi,npo->nio"
+        pairs = zip(self._transform_input(x), self._scatter_cotangent(cotangent), strict=True)
+        return [jnp.einsum(product, *pair) for pair in pairs]
 
-    def _transform_input(self, x):
-        """`[B, H, W, in]` to `[N, B * tiles, in]`."""
+    @property
+    def _groups(self) -> list[slice]:
+        """The rows of a tile's points, in pairs."""
+        return [slice(start, start + 2) for start in range(0, self.rows.points, 2)]
+
+    def _transform_input(self, x) -> list[jax.Array]:
+        """`[B, H, W, in]` to `[N, B * tiles, in]` for each group."""
         batch, height, width, features = x.shape
         rows, columns = self.rows, self.columns
         lengths = [axis.tile * axis.tiles + axis.taps - 1 for axis in (rows, columns)]
         missing = (lengths[0] * rows.dilation - height, lengths[1] * columns.dilation - width)
         x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
         x = x.reshape(batch, lengths[0], rows.dilation, lengths[1], columns.dilation, features)
-        x = _combine(rows.bt, _tile_pixels(x, rows, 1), 0)
-        x = _combine(columns.bt, _tile_pixels(x, columns, 4), 1)
-        return x.reshape(rows.points * columns.points, -1, features)
+        pixel_rows = _tile_pixels(x, rows, 1)
 
-    def _gather_output(self, products, batch: int):
-        """`[N, B * tiles, out]` to `[B, rows.size, columns.size, out]`."""
+        def transform(bt):
+            points = _combine(bt, pixel_rows, 0)
+            points = _combine(columns.bt, _tile_pixels(points, columns, 4), 1)
+            return points.reshape(len(bt) * columns.points, -1, features)
+
+        return [transform(rows.bt[group]) for group in self._groups]
+
+    def _gather_output(self, products: list[jax.Array], batch: int) -> jax.Array:
+        """`[N, B * tiles, out]` for each group to `[B, rows.size, columns.size, out]`."""
         rows, columns = self.rows, self.columns
-        y = products.reshape(
-            *(rows.points, columns.points, batch),
-            *(rows.tiles, rows.dilation, columns.tiles, columns.dilation, -1),
-        )
-        y = _combine(columns.at, _unstack(y, 1), 5)
-        y = _combine(rows.at, _unstack(y, 0), 2)
+        tiles = (batch, rows.tiles, rows.dilation, columns.tiles, columns.dilation)
+
+        def gather(points):
+            points = points.reshape(-1, columns.points, *tiles, points.shape[-1])
+            return _unstack(_combine(columns.at, _unstack(points, 1), 5), 0)
+
+        point_rows = [row for points in products for row in gather(points)]
+        y = _combine(rows.at, point_rows, 2)
         heights, widths = (axis.tiles * axis.tile * axis.dilation for axis in (rows, columns))
         return y.reshape(batch, heights, widths, -1)[:, : rows.size, : columns.size]
 
-    def _scatter_cotangent(self, cotangent):
+    def _scatter_cotangent(self, cotangent) -> list[jax.Array]:
         """The transpose of `_gather_output`."""
         rows, columns = self.rows, self.columns
         batch, height, width, features = cotangent.shape
@@ -199,9 +219,19 @@ class Winograd:
             *(batch, rows.tiles, rows.tile, rows.dilation),
             *(columns.tiles, columns.tile, columns.dilation, features),
         )
-        y = _combine(rows.at.T, _unstack(y, 2), 0)
-        y = _combine(columns.at.T, _unstack(y, 5), 1)
-        return y.reshape(rows.points * columns.points, -1, features)
+        pixel_rows = _unstack(y, 2)
+
+        def scatter(a):
+            points = _combine(a, pixel_rows, 0)
+            points = _combine(columns.at.T, _unstack(points, 5), 1)
+            return points.reshape(len(a) * columns.points, -1, features)
+
+        return [scatter(rows.at.T[group]) for group in self._groups]
+
+
+def tile_sizes(taps: int) -> range:
+    """Returns how many outputs a tile may have along an axis."""
+    return range(2, min(_MAX_POINTS - taps + 1, _MAX_TILE) + 1)
 
 
 @functools.cache
@@ -242,7 +272,7 @@ def _unstack(x, axis: int) -> list[jax.Array]:
 def _combine(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.Array:
     """Stacks along `axis` the sums `matrix[i, 0] * parts[0] + matrix[i, 1] * parts[1] + ...`.
 
-    Written out term by term, since as a matrix product it would move each part to memory first.
+    Written out term by term, since a matrix product would move each part to memory first.
     """
 
     def weighted(row):

@@ -318,5 +318,9 @@ def test_remat_computes_blocks_again_for_the_same_gradients(name):
 def test_zero_init_starts_as_the_identity():
     blurred = jnp.asarray(np.random.default_rng(0).random((1, 8, 8, 9)), jnp.float32)
     module = create_model("atrous_net", **SMALL["atrous_net"], zero_init=True)
-    restored, _ = module.init_with_output(jax.random.key(0), blurred)
+    restored, variables = module.init_with_output(jax.random.key(0), blurred)
     np.testing.assert_array_equal(restored, blurred[..., 3:6])
+    for name, layer in variables["params"].items():
+        zero = name == "difference" or name.startswith("block")
+        kernel = layer["merge"]["kernel"] if name.startswith("block") else layer["kernel"]
+        assert (np.abs(kernel).max() == 0) == zero, name

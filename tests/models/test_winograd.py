@@ -15,7 +15,8 @@ quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizati
 
 
 @pytest.mark.parametrize(
-    ("tile", "taps"), [(m, r) for m, r in itertools.product(range(2, 7), range(2, 6)) if m + r < 10]
+    ("tile", "taps"),
+    [(m, r) for r in range(2, winograd.MAX_TAPS + 1) for m in winograd.tile_sizes(r)],
 )
 def test_toom_cook_is_the_filter_in_float64(tile, taps):
     bt, g, at = toom_cook(tile, taps)
@@ -36,21 +37,25 @@ def test_toom_cook_of_two_outputs_and_three_taps_is_the_textbooks():
 
 
 @pytest.mark.parametrize(
-    ("size", "taps", "dilation", "expected"),
+    ("size", "taps", "dilation", "tile", "expected"),
     [
-        (16, 3, 1, 24),  # four tiles of 4: 6 products each
-        (16, 3, 3, 24),  # one tile of 6 in each of 3 phases: 8 products each
-        (1, 3, 1, 4),  # a tile of 2 is the smallest
-        (12, 5, 1, 24),  # three tiles of 4: 8 products each
+        (16, 3, 1, 4, 24),  # four tiles, 6 products each
+        (16, 3, 3, 4, 36),  # two tiles in each of 3 phases, 6 products each
+        (1, 3, 1, 2, 4),  # one tile, 4 products
+        (12, 5, 1, 4, 24),  # three tiles, 8 products each
     ],
 )
-def test_plan_takes_the_fewest_products(size, taps, dilation, expected):
-    plan = Winograd.plan(size, size, taps, dilation)
-    assert plan.rows == plan.columns
-    assert plan.rows.products == expected
-    others = [Axis(size, taps, dilation, tile).products for tile in range(2, 10 - taps)]
-    assert plan.rows.products == min(others)
-    assert plan.rows.tiles * plan.rows.tile * dilation >= size
+def test_an_axis_counts_its_products(size, taps, dilation, tile, expected):
+    axis = Axis(size, taps, dilation, tile)
+    assert axis.products == expected
+    assert axis.tiles * axis.tile * dilation >= size
+
+
+def test_every_tile_is_a_choice():
+    choices = Winograd.choices(5, 8, 3, 1)
+    tiles = [(choice.rows.tile, choice.columns.tile) for choice in choices]
+    assert sorted(tiles) == list(itertools.product(range(2, 7), repeat=2))
+    assert {(choice.rows.size, choice.columns.size) for choice in choices} == {(5, 8)}
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -59,15 +64,20 @@ def test_plan_takes_the_fewest_products(size, taps, dilation, expected):
     st.integers(2, winograd.MAX_TAPS),
     st.integers(1, 4),
     st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
+    st.tuples(st.integers(0, 4), st.integers(0, 4)),
 )
-def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation, channels):
+def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation, channels, tiles):
     batch, features_in, features_out = channels
     height, width = (outputs + (taps - 1) * dilation for outputs in size)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(batch, height, width, features_in)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(taps, taps, features_in, features_out)), jnp.float32)
     cotangent = jnp.asarray(rng.normal(size=(batch, *size, features_out)), jnp.float32)
-    plan = Winograd.plan(*size, taps, dilation)
+    choices = winograd.tile_sizes(taps)
+    rows, columns = (
+        Axis(n, taps, dilation, choices[i % len(choices)]) for n, i in zip(size, tiles, strict=True)
+    )
+    plan = Winograd(rows, columns)
 
     def ours(x, kernel, cotangent):
         gradient = plan.restore_gradient(plan.kernel_gradient(x, cotangent, False))
@@ -97,7 +107,7 @@ def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation,
 def test_rounding_stays_near_1e5_with_many_channels():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(1, 26, 26, 256)), rng.normal(size=(3, 3, 256, 16))
-    plan = Winograd.plan(24, 24, 3, 1)
+    plan = Winograd(Axis(24, 3, 1, 4), Axis(24, 3, 1, 4))
     result = plan.convolve(jnp.float32(x), plan.transform_kernel(jnp.float32(kernel)), False)
     shifts = itertools.product(range(3), repeat=2)
     exact = sum(x[:, i : i + 24, j : j + 24] @ kernel[i, j] for i, j in shifts)

@@ -1,0 +1,129 @@
+"""Shows where the time of one training step or one inference goes, operation by operation.
+
+  python benchmarks/operations.py atrous_net_small:inference:1x256x256
+
+runs a case of `speed.py` (training without the optimizer) under the compiler's profiler, and adds
+up what the operations of one call took: by layer, layers that repeat (`block_0`, `block_1`, ...)
+taken together, and by whether they are matrix products or the rest (transforms, copies, ...).
+Operations follow one another, each on all cores, so that together they make the call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import itertools
+import re
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from runners import Case
+from speed import NETWORKS
+
+from jaxdeblur.errors import InputError, nearest, reported
+from jaxdeblur.startup import keep_freed_memory
+
+# `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
+_INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("case", metavar="NETWORK:WORK:BxHxW")
+    parser.add_argument("--top", type=int, default=15, help="rows (default: %(default)s)")
+    with reported():
+        arguments = parser.parse_args()
+        print(table(*measure(parse_case(arguments.case)), arguments.top))
+
+
+def parse_case(text: str) -> Case:
+    try:
+        case = Case.parse(text, "float32")
+    except ValueError as error:
+        raise InputError(f"{text!r}; a case is such as atrous_net:training:4x256x256") from error
+    if case.network not in NETWORKS:
+        raise InputError(f"{text!r}: {nearest(case.network, NETWORKS)}")
+    return case
+
+
+def measure(case: Case) -> tuple[dict[tuple[str, str], float], float]:
+    """Returns the seconds of one call by layer and kind of operation, and of the whole call."""
+    keep_freed_memory()
+    import jax
+
+    call, arguments = compile_call(case)
+    names = dict(_INSTRUCTION.findall(call.as_text()))
+    for _ in range(3):  # the last counts
+        start = time.perf_counter()
+        jax.block_until_ready(call(*arguments))
+        elapsed = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(call(*arguments))
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        profile = jax.profiler.ProfileData.from_file(str(trace))
+    seconds: dict[tuple[str, str], float] = collections.Counter()
+    for plane in profile.planes:
+        for line in plane.lines:
+            for event in line.events:
+                if event.name in names:
+                    seconds[describe(names[event.name])] += event.duration_ns / 1e9
+    return seconds, elapsed
+
+
+def compile_call(case: Case):
+    """Returns the case's compiled program, without the optimizer, and its arguments."""
+    import jax
+
+    from jaxdeblur.losses import l1
+    from jaxdeblur.models import create_model
+
+    network = create_model(case.network)
+    shape = (case.batch, case.height, case.width, 3)
+    blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
+    side = max(network.minimum_size, network.size_multiple)
+    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
+
+    def restore(variables, blurred, sharp):
+        return network.apply(variables, blurred)
+
+    def loss(variables, blurred, sharp):
+        return l1(network.apply(variables, blurred), sharp)
+
+    function = jax.value_and_grad(loss) if case.work == "training" else restore
+    arguments = (variables, blurred, sharp)
+    return jax.jit(function).lower(*arguments).compile(), arguments
+
+
+def describe(name: str) -> tuple[str, str]:
+    """Returns the layer and the kind of an operation, from its source as JAX names it."""
+    *layers, primitive = re.split(r"(?:Atrous|Kaist|Carlo)Net\)*/(?:Sequential_\d+/)?", name)[
+        -1
+    ].split("/")
+    layers = list(itertools.takewhile(lambda part: re.fullmatch(r"[a-z_\d]+", part), layers))
+    layer = re.sub(r"_\d+\b", "_*", "/".join(layers)) or "outside the layers"
+    if "transpose(" in name:
+        layer += ", gradient"
+    return layer, "products" if primitive == "dot_general" else "sums and copies"
+
+
+def table(seconds: dict[tuple[str, str], float], elapsed: float, top: int) -> str:
+    """Returns the longest operations as a Markdown table."""
+    lines = ["| layer | operation | ms | share |", "|---|---|--:|--:|"]
+    total = sum(seconds.values())
+    rows = sorted(seconds.items(), key=lambda item: -item[1])
+    rest = sum(value for _, value in rows[top:])
+    outside = max(elapsed - total, 0)
+    shown = [*rows[:top], (("other layers", ""), rest), (("outside operations", ""), outside)]
+    for (layer, kind), value in shown:
+        lines.append(f"| {layer} | {kind} | {value * 1e3:.1f} | {value / (total + outside):.0%} |")
+    lines.append(f"| the whole call | | {elapsed * 1e3:.1f} | |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
