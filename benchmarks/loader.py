@@ -9,7 +9,9 @@ grew after the first tenth of the samples.
 from __future__ import annotations
 
 import resource
+import sys
 import time
+from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -17,6 +19,8 @@ from ml_collections import config_flags
 from jaxdeblur import config as configuration
 from jaxdeblur.data import pipeline
 from jaxdeblur.errors import InputError, reported
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where configurations find one another
 
 config_flags.DEFINE_config_file("config", None, "File of the experiment: configs/NAME.py.")
 flags.DEFINE_integer("samples", 20_000, "Samples to load.", lower_bound=1)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 # Copying one element costs as much as this many products (measured on a Zen 3).
-_COPY_COST = 40
+_COPY_COST = 70
 
 
 @dataclasses.dataclass(frozen=True)
