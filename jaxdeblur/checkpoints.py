@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,16 +29,13 @@ class Checkpoints:
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(2),
-                preservation_policy.BestN(
-                    get_metric_fn=lambda metrics: metrics["psnr"],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
+                preservation_policy.BestN(get_metric_fn=_psnr, n=1),
             ]
         )
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy),
+            # Without `best_fn` Orbax would not write the metrics, and forget them with the process.
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_psnr),
         )
 
     def __enter__(self) -> Self:
@@ -59,7 +57,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(state),
             data=grain.checkpoint.CheckpointSave(batches),
         )
-        self._manager.save(step, args=arguments, metrics=validation, force=True)
+        self._manager.save(step, args=arguments, metrics=validation or {}, force=True)
 
     def restore(self, state: TrainState, batches: grain.DatasetIterator) -> TrainState:
         """Returns the latest saved state, or `state` if there is none; moves `batches` along."""
@@ -81,6 +79,11 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
 
+def _psnr(metrics: dict[str, float]) -> float:
+    """The PSNR of a checkpoint's validation, below any other where there was none."""
+    return metrics.get("psnr", -math.inf)
+
+
 def _abstract(x: jax.Array) -> Any:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
@@ -94,13 +97,12 @@ def best_step(workdir: Path) -> int:
     folder = (workdir / "checkpoints").absolute()
     if not folder.is_dir():
         raise InputError(f"workdir = {str(workdir)!r} has no checkpoints; train it first")
-    options = ocp.CheckpointManagerOptions(create=False)
+    options = ocp.CheckpointManagerOptions(create=False, best_fn=_psnr)
     with ocp.CheckpointManager(folder, options=options) as manager:
-        steps = sorted(manager.all_steps())
-        measured = {step: manager.metrics(step) for step in steps}
-    if not steps:
+        step = manager.best_step()
+    if step is None:
         raise InputError(f"workdir = {str(workdir)!r} has no complete checkpoint; train it on")
-    return max(steps, key=lambda step: ((measured[step] or {}).get("psnr", -1.0), step))
+    return step
 
 
 def read_state(workdir: Path, step: int, state: TrainState) -> TrainState:
