@@ -76,13 +76,13 @@ class Worker:
 
     def ask(self, request: str | None, timeout: float | None = None) -> Any:
         """Returns the answer, of no request the first calls'; else RuntimeError, TimeoutError."""
-        if request is not None:
-            self._connection.send(request)
-        if not self._connection.poll(timeout):
-            raise TimeoutError
         try:
+            if request is not None:
+                self._connection.send(request)
+            if not self._connection.poll(timeout):
+                raise TimeoutError
             answer = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise RuntimeError("its process ended; out of memory?") from None
         if isinstance(answer, Exception):
             raise RuntimeError(" ".join(str(answer).split())[:200] or type(answer).__name__)

@@ -151,7 +151,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             for variant, failure in check(case, firsts).items():
                 failures[variant] = failure
                 workers.pop(variant).stop()
-            seconds, peak = time_rounds(workers, arguments.rounds)
+            seconds, peak = time_rounds(workers, arguments.rounds, failures)
             memory = {variant: worker.ask("memory") for variant, worker in workers.items()}
         finally:
             for worker in workers.values():
@@ -175,14 +175,23 @@ def check(case: Case, firsts: dict[str, dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def time_rounds(workers: dict[str, Worker], rounds: int) -> tuple[dict[str, list[float]], float]:
-    """Returns the seconds of every variant's calls, and the machine's peak in FLOP/s."""
+def time_rounds(
+    workers: dict[str, Worker], rounds: int, failures: dict[str, str]
+) -> tuple[dict[str, list[float]], float]:
+    """Returns the seconds of every variant's calls, and the machine's peak in FLOP/s.
+
+    A variant whose process ends goes from `workers` to `failures`.
+    """
     seconds: dict[str, list[float]] = {variant: [] for variant in workers}
     peak = 0.0
     for _ in range(rounds):
-        for variant, worker in workers.items():
-            elapsed, _ = worker.ask("call")
-            seconds[variant].append(elapsed)
+        for variant, worker in list(workers.items()):
+            try:
+                seconds[variant].append(worker.ask("call")[0])
+            except RuntimeError as error:
+                failures[variant] = str(error)
+                workers.pop(variant).stop()
+                del seconds[variant]
         # One of each framework: their products differ by some percent.
         for worker in {variant in TORCH: worker for variant, worker in workers.items()}.values():
             peak = max(peak, worker.ask("peak"))

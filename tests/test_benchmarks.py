@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -46,6 +47,33 @@ def test_without_pytorch_the_others_are_timed(tmp_path):
         assert row["time_to_best_pytorch"] is None
         rate = row["gflop_per_second"] / row["peak_gflop_per_second"]
         assert row["share_of_peak"] == pytest.approx(rate)
+
+
+class FakeWorker:
+    """Answers a number of calls, then ends."""
+
+    def __init__(self, calls):
+        self._calls = calls
+
+    def ask(self, request):
+        if request == "peak":
+            return 1e9
+        self._calls -= 1
+        if self._calls < 0:
+            raise RuntimeError("its process ended")
+        return 0.5, None
+
+    def stop(self):
+        pass
+
+
+def test_a_variant_whose_process_ends_is_left_out(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    speed = importlib.import_module("speed")
+    workers, failures = {"jaxdeblur": FakeWorker(1), "PyTorch": FakeWorker(3)}, {}
+    seconds, peak = speed.time_rounds(workers, 3, failures)
+    assert (seconds, peak) == ({"PyTorch": [0.5] * 3}, 1e9)
+    assert (list(workers), failures) == (["PyTorch"], {"jaxdeblur": "its process ended"})
 
 
 @pytest.mark.slow
