@@ -112,7 +112,7 @@ def draw(rows: list[dict[str, Any]], header: dict[str, Any]):
             axis.set(xscale="log", yscale="log", ylabel=label, ylim=(min(y) / 2, max(y) * 2))
             axis.grid(which="both", alpha=0.3)
             axis.xaxis.set_major_formatter(ScalarFormatter())
-            axis.set_xticks(x, [f"{step:g}" for step in x])
+            axis.set_xticks(x, [f"{step:.2g}" for step in x])
             axis.minorticks_off()
         axes[0, column].set_title(f"{header['network']}, {work}")
         axes[1, column].set_xlabel(title)
