@@ -5,7 +5,7 @@
 runs a case of `speed.py` (training without the optimizer) under the compiler's profiler, and adds
 up what the operations of one call took: by layer, layers that repeat (`block_0`, `block_1`, ...)
 taken together, and by whether they are matrix products or the rest (transforms, copies, ...).
-Operations follow one another, each on all cores, so that together they make the call.
+Operations that run beside each other count in full, so that the sum may exceed the call.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 from runners import Case
-from speed import NETWORKS
+from speed import parse_case
 
-from jaxdeblur.errors import InputError, nearest, reported
+from jaxdeblur.errors import reported
 from jaxdeblur.startup import keep_freed_memory
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
@@ -38,16 +38,6 @@ def main() -> None:
     with reported():
         arguments = parser.parse_args()
         print(table(*measure(parse_case(arguments.case)), arguments.top))
-
-
-def parse_case(text: str) -> Case:
-    try:
-        case = Case.parse(text, "float32")
-    except ValueError as error:
-        raise InputError(f"{text!r}; a case is such as atrous_net:training:4x256x256") from error
-    if case.network not in NETWORKS:
-        raise InputError(f"{text!r}: {nearest(case.network, NETWORKS)}")
-    return case
 
 
 def measure(case: Case) -> tuple[dict[tuple[str, str], float], float]:
@@ -117,10 +107,8 @@ def table(seconds: dict[tuple[str, str], float], elapsed: float, top: int) -> st
     total = sum(seconds.values())
     rows = sorted(seconds.items(), key=lambda item: -item[1])
     rest = sum(value for _, value in rows[top:])
-    outside = max(elapsed - total, 0)
-    shown = [*rows[:top], (("other layers", ""), rest), (("outside operations", ""), outside)]
-    for (layer, kind), value in shown:
-        lines.append(f"| {layer} | {kind} | {value * 1e3:.1f} | {value / (total + outside):.0%} |")
+    for (layer, kind), value in [*rows[:top], (("other layers", ""), rest)]:
+        lines.append(f"| {layer} | {kind} | {value * 1e3:.1f} | {value / total:.0%} |")
     lines.append(f"| the whole call | | {elapsed * 1e3:.1f} | |")
     return "\n".join(lines)
 

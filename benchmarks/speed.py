@@ -116,16 +116,18 @@ def parse_cases(arguments: argparse.Namespace) -> list[Case]:
     """Returns the cases that the arguments ask for, in every precision."""
     texts = arguments.cases or [f"{network}:{size}" for network in NETWORKS for size in SIZES]
     precisions = arguments.precisions or (PRECISIONS if arguments.device == "gpu" else ("float32",))
+    return [parse_case(text, precision) for text in texts for precision in precisions]
+
+
+def parse_case(text: str, precision: str = "float32") -> Case:
+    """Reads a case from the command line; raises InputError where it is none."""
     try:
-        cases = [Case.parse(text, precision) for text in texts for precision in precisions]
+        case = Case.parse(text, precision)
     except ValueError as error:
-        raise InputError(
-            f"--cases {error}; a case is such as atrous_net:training:4x256x256"
-        ) from error
-    for case in cases:
-        if case.network not in NETWORKS:
-            raise InputError(f"--cases {case}: {nearest(case.network, NETWORKS)}")
-    return cases
+        raise InputError(f"{text!r}; a case is such as atrous_net:training:4x256x256") from error
+    if case.network not in NETWORKS:
+        raise InputError(f"{text!r}: {nearest(case.network, NETWORKS)}")
+    return case
 
 
 def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The recipe of the `*_small` configurations; no experiment by itself.
 
-Unlike the published one it draws a fresh blur each time an image is seen, flips the images, and
-evaluates an average of the parameters at the end of a cosine schedule.
+Unlike the published one it draws a fresh blur each time an image is seen, flips and turns the
+images, and evaluates an average of the parameters at the end of a cosine schedule.
 """
 
 from ml_collections import ConfigDict

@@ -26,9 +26,9 @@ _CHOICES = {
 }
 
 _AT_LEAST = {
+    "adam_b2": 0,
     "batch_size": 1,
     "checkpoint_every_steps": 1,
-    "adam_b2": 0,
     "ema_decay": 0,
     "eval_batch_size": 1,
     "eval_every_steps": 1,

@@ -7,7 +7,7 @@ kernel, with few channels and with strides. Here
   the input, and a transposed convolution makes the S*S phases of its output;
 - a convolution of stride 1 is Winograd's (`winograd`) or, where that does not pay, a product over
   shifted copies (`columns`);
-- large inputs are taken in parts, which bounds the memory.
+- large inputs are taken in parts, which bounds the temporary arrays of a layer.
 
 `convolutions` holds the compiler's formulation, which the tests compare this one with.
 """
