@@ -23,9 +23,11 @@ def get_config() -> ConfigDict:
     config.eval_patch_size = 32  # pixels, the side of the central patch evaluated
 
     # Blur and augmentation. The published recipe blurs each image once and changes nothing else.
+    # Evaluation is on Gaussian blur alone.
+    config.degradation = "gaussian"  # of training: gaussian | camera (data/degrade.py)
     config.min_sigma = 0.0  # pixels; sigma is uniform in (min_sigma, max_sigma)
     config.max_sigma = 3.0  # pixels
-    config.fresh_sigma = False  # draw sigma anew each time an image is seen
+    config.fresh_sigma = False  # draw sigma anew each time an image is seen (camera: always)
     config.flip = False  # mirror left-right, with probability 0.5
     config.rotate = False  # turn by 0, 90, 180 or 270 degrees
 

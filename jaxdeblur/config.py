@@ -19,6 +19,7 @@ from jaxdeblur.models import create_model
 
 _CHOICES = {
     "dataset": ("cifar10", "photos", "skimage"),
+    "degradation": ("gaussian", "camera"),
     "dtype": ("float32", "bfloat16"),
     "grad_clip": ("each", "global"),
     "loss": tuple(LOSSES),

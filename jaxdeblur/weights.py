@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,22 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdeblur.errors import InputError
+from jaxdeblur import restore
+from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.models import create_model, describe_model
+
+_SHIPPED = Path(__file__).parent / "pretrained"
 
 
 @dataclasses.dataclass(frozen=True)
 class Deblurrer:
-    """A network with its parameters: call it on images.
+    """A network with its parameters: call it on pictures.
 
     Attributes:
       module: the Linen module.
       params: its parameters.
-      card: what is known about it: `model`, `model_kwargs`, `channels` (3: images, 9: video), and
-        where it comes from.
+      card: what is known about it: `model`, `model_kwargs`, `channels` (3: images, 9: video), where
+        it comes from, and of shipped weights the `limits` of a plausible result.
       model_state: other collections of the module (`batch_stats`), usually empty.
     """
 
@@ -36,45 +41,70 @@ class Deblurrer:
     card: dict[str, Any]
     model_state: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __call__(self, blurred: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
-        """Restores images.
+    def __call__(
+        self,
+        blurred: np.ndarray | jax.Array,
+        *,
+        tile: restore.Tile = "auto",
+        self_ensemble: bool = False,
+        strength: float = 1.0,
+    ) -> np.ndarray | jax.Array:
+        """Restores pictures of any size.
+
+        Not for use inside `jax.jit`; there, `module.apply(deblurrer.variables(), blurred)`.
 
         Args:
-          blurred: `[H, W, C]` or `[B, H, W, C]` with the card's number of channels; uint8, or
-            float in [0, 1]. H and W must be multiples of the network's size.
+          blurred: `[H, W, C]` or `[B, H, W, C]`; uint8, uint16, or float in [0, 1]. C is the card's
+            number of channels; a network of video mode given 3 takes the picture for a clip that
+            stands still.
+          tile: side of square tiles in pixels, "auto" for tiles that fit the memory, "off" for
+            none. The result is the same to rounding.
+          self_ensemble: average over the picture's 8 flips and turns; takes 8 times as long.
+          strength: 0 gives the blurred picture back, 1 the restored one, in between a mixture.
 
         Returns:
-          The restored images with 3 channels, clipped, of the input's kind: uint8 (rounded) for
-          uint8, float for float, NumPy for NumPy.
+          The restored pictures with 3 channels, clipped, of the input's type: rounded for
+          integers, NumPy for NumPy. A part whose result is implausible (not finite, beyond the
+          card's `limits`) is the input's, and a warning is logged that names it.
 
         Raises:
-          InputError: a shape, type or size that the network does not take.
+          InputError: a shape, type or option that does not fit.
         """
-        images = jnp.asarray(blurred)
-        if images.ndim not in (3, 4) or images.shape[-1] != self.card["channels"]:
+        options = restore.Options(tile, self_ensemble, strength)
+        pictures = np.asarray(blurred)
+        channels = self.card["channels"]
+        if pictures.ndim in (3, 4) and pictures.shape[-1] == 3 < channels:
+            pictures = np.concatenate([pictures] * (channels // 3), axis=-1)
+        if pictures.ndim not in (3, 4) or pictures.shape[-1] != channels:
             raise InputError(
-                f"blurred has shape {images.shape}; this network takes [H, W, C] or [B, H, W, C] "
-                f"with C = {self.card['channels']}"
+                f"blurred has shape {np.shape(blurred)}; this network takes [H, W, C] or "
+                f"[B, H, W, C] with C = {' or '.join(str(n) for n in sorted({3, channels}))}"
             )
-        if not (images.dtype == jnp.uint8 or jnp.issubdtype(images.dtype, jnp.floating)):
-            raise InputError(f"blurred has type {images.dtype}; give uint8, or float in [0, 1]")
-        batch = images if images.ndim == 4 else images[None]
-        restored = _restore(self.module, self.variables(), batch)
-        restored = restored if images.ndim == 4 else restored[0]
-        return restored if isinstance(blurred, jax.Array) else np.asarray(restored)
+        if not (
+            pictures.dtype in (np.uint8, np.uint16) or jnp.issubdtype(pictures.dtype, jnp.floating)
+        ):
+            raise InputError(
+                f"blurred has type {pictures.dtype}; give uint8, uint16, or float in [0, 1]"
+            )
+        limits = self.card.get("limits", {})
+        restored = restore.restore(self.module, self.variables(), pictures, options, limits)
+        return jnp.asarray(restored) if isinstance(blurred, jax.Array) else restored
+
+    def frames(self, frames: Iterable[np.ndarray], **options: Any) -> Iterator[np.ndarray]:
+        """Restores the frames of one clip, in order, holding three of them at a time.
+
+        Args:
+          frames: `[H, W, 3]` each, uint8, uint16, or float in [0, 1]. A network of video mode sees
+            the frames before and after, at the clip's ends the end itself.
+          **options: as of a call.
+        """
+        return restore.restore_frames(
+            frames, functools.partial(self, **options), self.card["channels"]
+        )
 
     def variables(self) -> dict[str, Any]:
         """What `module.apply` takes first."""
         return {"params": self.params, **self.model_state}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _restore(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    integers = images.dtype == jnp.uint8
-    blurred = images.astype(jnp.float32) / 255 if integers else images
-    restored: Any = module.apply(variables, blurred)
-    restored = jnp.clip(restored, 0, 1)
-    return jnp.round(restored * 255).astype(jnp.uint8) if integers else restored
 
 
 def save(path: str | os.PathLike[str], deblurrer: Deblurrer) -> None:
@@ -103,17 +133,28 @@ def save(path: str | os.PathLike[str], deblurrer: Deblurrer) -> None:
         raise InputError(f"cannot write {str(path)!r} ({error})") from error
 
 
-def load(source: str | os.PathLike[str]) -> Deblurrer:
+def load(source: str | os.PathLike[str], *, dtype: Any = None) -> Deblurrer:
     """Loads a trained network.
 
     Args:
-      source: a safetensors file that `save` wrote, the workdir of a run (its checkpoint with the
-        best validation PSNR), or one checkpoint (`WORKDIR/checkpoints/STEP`).
+      source: the name of shipped weights (see `shipped`), a safetensors file that `save` wrote, the
+        workdir of a run (its checkpoint with the best validation PSNR), or one checkpoint
+        (`WORKDIR/checkpoints/STEP`).
+      dtype: type of the arithmetic, such as "bfloat16"; by default float32.
 
     Raises:
       InputError: no such thing, or it is damaged.
     """
+    deblurrer = _load(source)
+    if dtype is None:
+        return deblurrer
+    return dataclasses.replace(deblurrer, module=deblurrer.module.clone(dtype=jnp.dtype(dtype)))
+
+
+def _load(source: str | os.PathLike[str]) -> Deblurrer:
     path = Path(source).expanduser()
+    if str(source) in (cards := shipped()):
+        return _load_shipped(str(source), cards[str(source)])
     if path.is_file():
         return _load_file(path)
     if (path / "config.json").is_file():
@@ -121,8 +162,30 @@ def load(source: str | os.PathLike[str]) -> Deblurrer:
     if path.is_dir() and path.parent.name == "checkpoints" and path.name.isdigit():
         return _load_checkpoint(path.parent.parent, int(path.name))
     raise InputError(
-        f"{str(source)!r} is no weights file, workdir or checkpoint (WORKDIR/checkpoints/STEP)"
+        f"{str(source)!r} is no weights file, workdir or checkpoint (WORKDIR/checkpoints/STEP), "
+        f"and no name of shipped weights; {nearest(str(source), cards)}"
     )
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """Returns the cards of the weights that the package ships, by name.
+
+    Besides what every card has (`Deblurrer.card`), they tell what the weights have seen, how they
+    were trained and measured, their licence, and the file's `sha256`.
+    """
+    return {path.stem: json.loads(path.read_text()) for path in sorted(_SHIPPED.glob("*.json"))}
+
+
+def _load_shipped(name: str, card: dict[str, Any]) -> Deblurrer:
+    path = _SHIPPED / f"{name}.safetensors"
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"the weights {name!r} are missing ({error}); install again") from error
+    if found != card["sha256"]:
+        raise InputError(f"{str(path)!r} is damaged: its sha256 is {found}; install again")
+    deblurrer = _load_file(path)
+    return dataclasses.replace(deblurrer, card={**deblurrer.card, **card, "name": name})
 
 
 def _load_file(path: Path) -> Deblurrer:

@@ -87,8 +87,12 @@ def make_pair(batch: dict[str, jax.Array], max_sigma: float) -> tuple[jax.Array,
     """Returns the blurred and the sharp images of a batch, float32 in [0, 1].
 
     Args:
-      batch: `sharp` uint8 `[B, H, W, 3]` and `sigma` float32 `[B]` in [0, max_sigma].
+      batch: `sharp` uint8 `[B, H, W, 3]`, and `sigma` float32 `[B]` in [0, max_sigma] or, already
+        made, `blurred` like `sharp`.
       max_sigma: see `gaussian_blur`.
     """
+    if "blurred" in batch:
+        blurred, sharp = (batch[name].astype(jnp.float32) / 255 for name in ("blurred", "sharp"))
+        return blurred, sharp
     blurred = gaussian_blur(batch["sharp"], batch["sigma"], max_sigma)
     return blurred.astype(jnp.float32) / 255, batch["sharp"].astype(jnp.float32) / 255

@@ -1,9 +1,11 @@
 """From a source of sharp images to batches on the devices.
 
-A batch is `{"sharp": uint8 [B, P, P, 3], "sigma": float32 [B]}`: the blur itself is made inside
-the jitted step (`blur.make_pair`), so that a quarter of the bytes travel and no core of the host
-works on it. Every random choice is a function of the seed and of the sample's number, so a run
-is repeated exactly, whatever the number of threads, and an iterator's state is one number.
+A batch is `{"sharp": uint8 [B, P, P, 3], "sigma": float32 [B]}`: a Gaussian blur is made inside
+the jitted step (`blur.make_pair`), so that half of the bytes travel and no core of the host works
+on it. Blur, noise and JPEG of a camera (`degrade`) are made by the host: the batch then has
+`"blurred"`, like `"sharp"`, instead of `"sigma"`. Every random choice is a function of the seed and
+of the sample's number, so a run is repeated exactly, whatever the number of threads, and an
+iterator's state is one number.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxdeblur.data import cifar, photos
+from jaxdeblur.data import cifar, degrade, photos
 from jaxdeblur.errors import InputError
 
 Batch = dict[str, np.ndarray]
@@ -78,26 +80,54 @@ def stratified_sigmas(
 
 
 @dataclasses.dataclass(frozen=True)
+class GaussianBlur:
+    """Chooses the blur of a patch, which the training step makes.
+
+    Attributes:
+      sigmas: `[N]`, pixels, of each image; None draws a fresh one every time.
+      bounds: of a fresh sigma, pixels.
+    """
+
+    sigmas: np.ndarray | None
+    bounds: tuple[float, float]
+    margin = 0
+
+    def __call__(self, patch: np.ndarray, index: int, rng: np.random.Generator) -> Batch:
+        sigma = rng.uniform(*self.bounds) if self.sigmas is None else self.sigmas[index]
+        return {"sharp": np.ascontiguousarray(patch), "sigma": np.asarray(sigma, np.float32)}
+
+
+class CameraBlur:
+    """Spoils a patch at random as cameras do; the blur needs a margin around it."""
+
+    margin = degrade.MARGIN
+
+    def __call__(self, patch: np.ndarray, index: int, rng: np.random.Generator) -> Batch:
+        del index
+        sharp = patch[self.margin : -self.margin, self.margin : -self.margin]
+        blurred = degrade.degrade(patch, rng)
+        return {"sharp": np.ascontiguousarray(sharp), "blurred": np.ascontiguousarray(blurred)}
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingSample:
-    """Cuts a random patch, flips and turns it, and chooses its blur."""
+    """Cuts a random patch, flips and turns it, and blurs it or says how."""
 
     source: Source
-    sigmas: np.ndarray | None  # [N], pixels; None draws a fresh one every time
+    blur: GaussianBlur | CameraBlur
     patch_size: int
-    bounds: tuple[float, float]  # of a fresh sigma, pixels
     flip: bool
     rotate: bool
 
     def __call__(self, index: int, rng: np.random.Generator) -> Batch:
         image = self.source[index]
         top, left = (rng.integers(0, size - self.patch_size + 1) for size in image.shape[:2])
-        patch = image[top : top + self.patch_size, left : left + self.patch_size]
+        patch = _cut(image, top, left, self.patch_size, self.blur.margin)
         if self.flip and rng.random() < 0.5:
             patch = patch[:, ::-1]
         if self.rotate:
             patch = np.rot90(patch, int(rng.integers(4)))
-        sigma = rng.uniform(*self.bounds) if self.sigmas is None else self.sigmas[index]
-        return {"sharp": np.ascontiguousarray(patch), "sigma": np.asarray(sigma, np.float32)}
+        return self.blur(patch, index, rng)
 
 
 def shuffled_epochs(num_images: int, seed: int) -> Callable[[int], int]:
@@ -118,11 +148,8 @@ def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterato
 
     The iterator's position is saved and restored with a checkpoint.
     """
-    bounds = (config.min_sigma, config.max_sigma)
-    sigmas = None
-    if not config.fresh_sigma:
-        sigmas = stratified_sigmas(len(source), 1, bounds, config.seed)[0]
-    sample = TrainingSample(source, sigmas, config.patch_size, bounds, config.flip, config.rotate)
+    blur = _training_blur(config, len(source))
+    sample = TrainingSample(source, blur, config.patch_size, config.flip, config.rotate)
     # Shuffle and number the samples before taking a share: the order and every sample's random
     # choices are then the same for any number of processes.
     dataset = (
@@ -135,6 +162,16 @@ def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterato
     # Grain would read 500 batches ahead: seconds of all cores at the start, and their memory.
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))
+
+
+def _training_blur(config: ConfigDict, num_images: int) -> GaussianBlur | CameraBlur:
+    if config.degradation == "camera":
+        return CameraBlur()
+    bounds = (config.min_sigma, config.max_sigma)
+    sigmas = None
+    if not config.fresh_sigma:
+        sigmas = stratified_sigmas(num_images, 1, bounds, config.seed)[0]
+    return GaussianBlur(sigmas, bounds)
 
 
 def evaluation_batches(config: ConfigDict, source: Source) -> Iterator[tuple[Batch, int]]:
@@ -169,3 +206,13 @@ def to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> dict[str, jax.A
 def _centre(image: np.ndarray, size: int) -> np.ndarray:
     top, left = ((length - size) // 2 for length in image.shape[:2])
     return image[top : top + size, left : left + size]
+
+
+def _cut(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.ndarray:
+    """A square and the margin around it, which is reflected where the image ends."""
+    rows, columns = (np.arange(start - margin, start + size + margin) for start in (top, left))
+    inside = [
+        np.abs(line) - 2 * np.maximum(line - (length - 1), 0)
+        for line, length in zip((rows, columns), image.shape[:2], strict=True)
+    ]
+    return image[inside[0][:, None], inside[1]]

@@ -85,6 +85,12 @@ class AtrousNet(nn.Module):
     remat: bool = False
     dtype: Dtype | None = None
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Pixels before and after its own, along an axis, that a restored pixel depends on."""
+        # Five at half the size for each block; stem, down, up, mix and difference.
+        return 10 * self.num_blocks + 8, 10 * self.num_blocks + 8
+
     @nn.compact
     def __call__(self, blurred: jax.Array, train: bool = False) -> jax.Array:
         """Restores `[B, H, W, 3 or 9]` in [0, 1], H and W even, to `[B, H, W, 3]`."""

@@ -32,6 +32,11 @@ class CarloNet(nn.Module):
     num_filters: int = 128
     dtype: Dtype | None = None
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Pixels before and after its own, along an axis, that a restored pixel depends on."""
+        return 20, 20
+
     @nn.compact
     def __call__(self, blurred: jax.Array, train: bool = False) -> jax.Array:
         """Restores `[B, H, W, 3 or 9]` in [0, 1], H and W from 21, to `[B, H, W, 3]`."""

@@ -82,6 +82,13 @@ class KaistNet(nn.Module):
     remat: bool = False
     dtype: Dtype | None = None
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Pixels before and after its own, along an axis, that a restored pixel depends on."""
+        # Blocks of an even kernel with a stride see further to one side than to the other.
+        outer, inner = self.num_blocks, self.num_inner_blocks
+        return 20 + 8 * outer + 12 * inner, 13 + 16 * outer + 24 * inner
+
     @nn.compact
     def __call__(self, blurred: jax.Array, train: bool = False) -> jax.Array:
         """Restores `[B, H, W, 3 or 9]` in [0, 1], H and W multiples of 8, to `[B, H, W, 3]`."""

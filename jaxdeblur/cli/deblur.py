@@ -1,0 +1,325 @@
+"""`jaxdeblur deblur`: restores photographs, folders of them, and videos."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxdeblur.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxdeblur.media.files import Job
+    from jaxdeblur.media.photo import Photo
+    from jaxdeblur.reporting import ProgressLine
+
+DEFAULT_MODEL = "atrous-photo"
+_STREAM = "-"
+_PACKAGES = ("av", "imagecodecs", "PIL", "rich")  # of the extra `media`
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "deblur",
+        help="restore photographs, folders and videos",
+        description="Restores photographs, all those of a folder, and videos. photo.jpg becomes "
+        "photo.deblurred.jpg with the same size, depth and metadata; results that exist are left "
+        "as they are, so that an interrupted run goes on. Under srun, mpirun or a pod the "
+        "processes divide the files.",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, or - (a photo)")
+    parser.add_argument("-o", "--output", help="folder, or a file's name for a single input")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME_OR_PATH",
+        help="shipped weights, a weights file, workdir or checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tile", default="auto", help="auto, off, or pixels of a tile's side (default: auto)"
+    )
+    parser.add_argument(
+        "--self-ensemble", action="store_true", help="mean over 8 flips and turns; 8 times as long"
+    )
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="0 (as it was) to 1 (restored, the default)"
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.add_argument(
+        "--compare", metavar="SHARP", help="sharp original, or folder of them: print PSNR and SSIM"
+    )
+    parser.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="also write photo.comparison.png: blurred, restored (and sharp)",
+    )
+    parser.add_argument(
+        "--quality", type=int, default=18, help="of H.264, 0 (best) to 51 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--frames", action="store_true", help="write a video as a folder of PNG files"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from jaxdeblur import startup
+
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"the package {package} is missing; pip install 'jaxdeblur[media]'")
+    startup.keep_freed_memory()  # before JAX starts threads
+    startup.use_compilation_cache()
+    _check(arguments)
+    from jaxdeblur import distributed
+    from jaxdeblur.media import files
+
+    restorer = _Restorer(arguments)
+    if _STREAM in arguments.inputs:
+        with restorer.warnings_told():
+            restorer.stream()
+        return
+    jobs, problems = files.find(arguments.inputs, arguments.output, frames=arguments.frames)
+    index, count = distributed.share()
+    with restorer.warnings_told():
+        failed = restorer.all(jobs[index::count])
+    for problem in problems if index == 0 else ():
+        restorer.report(f"error: {problem}")
+    if failed or problems:
+        raise SystemExit(1)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses wrong arguments before anything is loaded; makes `tile` what a call takes."""
+    from jaxdeblur.restore import Options
+
+    if arguments.tile not in ("auto", "off"):
+        if not arguments.tile.isdecimal():
+            raise InputError(f"--tile {arguments.tile!r} must be auto, off or a number of pixels")
+        arguments.tile = int(arguments.tile)
+    Options(arguments.tile, arguments.self_ensemble, arguments.strength)
+    if not 0 <= arguments.quality <= 51:
+        raise InputError(f"--quality {arguments.quality} must be between 0 and 51")
+    if _STREAM in arguments.inputs:
+        for name in ("compare", "side_by_side", "frames"):
+            if getattr(arguments, name):
+                raise InputError(f"--{name.replace('_', '-')} needs an input that is a file")
+        if len(arguments.inputs) > 1:
+            raise InputError("- (standard input) must be the only input")
+    if arguments.compare and not Path(arguments.compare).expanduser().exists():
+        raise InputError(f"--compare {arguments.compare!r} does not exist")
+
+
+class _Restorer:
+    """Restores one file after the other; a failure of one is told and does not stop the rest."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        from jaxdeblur.weights import load
+
+        dtype = None if arguments.dtype == "float32" else arguments.dtype
+        self._deblurrer = load(arguments.model, dtype=dtype)
+        self._arguments = arguments
+        self._options = {
+            "tile": arguments.tile,
+            "self_ensemble": arguments.self_ensemble,
+            "strength": arguments.strength,
+        }
+        self._progress: ProgressLine | None = None
+        self._current = ""
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self.report(
+            f"warning: {self._current}: {record.getMessage()}"
+        )
+        logging.getLogger("jaxdeblur").addHandler(handler)
+
+    def report(self, line: str) -> None:
+        """Tells something on standard error."""
+        if self._progress:
+            self._progress.print(line)
+        else:
+            print(line, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def warnings_told(self) -> Iterator[None]:
+        """Tells what the package logs, with the file's name."""
+        tell = self.report
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                tell(f"warning: {restorer._current}: {record.getMessage()}")
+
+        restorer, logger, handler = self, logging.getLogger("jaxdeblur"), Handler(logging.WARNING)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+    def all(self, jobs: list[Job]) -> int:
+        """Restores all files; returns the number of those that failed."""
+        from jaxdeblur.reporting import ProgressLine
+
+        failed = 0
+        with ProgressLine("deblurring", max(len(jobs), 1)) as self._progress:
+            for done, job in enumerate(jobs):
+                self._current = str(job.source)
+                try:
+                    self._one(job)
+                except InputError as error:
+                    failed += 1
+                    self.report(f"error: {_naming(job.source, error)}")
+                self._progress.update(done + 1)
+        self._progress = None
+        return failed
+
+    def stream(self) -> None:
+        """Restores standard input to standard output, or to the file that `-o` names."""
+        from jaxdeblur.media import photo
+
+        output = self._arguments.output
+        self._current = "standard input"
+        to_file = output not in (None, _STREAM)
+        blurred = photo.read(sys.stdin.buffer.read(), name=self._current)
+        data = photo.encode(
+            blurred, self._restore(blurred.rgb), Path(output).suffix or None if to_file else None
+        )
+        if to_file:
+            photo.write(output, data, overwrite=self._arguments.overwrite)
+            return
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise InputError(f"standard output cannot be written ({error})") from error
+
+    def _one(self, job: Job) -> None:
+        if job.target.exists() and not self._arguments.overwrite and not _is_folder(job):
+            self.report(f"{job.target}: exists, left as it is (--overwrite replaces it)")
+            return
+        if self._arguments.output is not None:
+            _make_folder(job.target.parent)
+        (self._video if job.is_video else self._photo)(job)
+        print(job.target)
+
+    def _photo(self, job: Job) -> None:
+        from jaxdeblur.media import photo
+
+        blurred = photo.read(job.source)
+        sharp = self._sharp(job, blurred) if self._arguments.compare else None
+        restored = self._restore(blurred.rgb)
+        data = photo.encode(blurred, restored, job.target.suffix)
+        photo.write(job.target, data, overwrite=self._arguments.overwrite)
+        pictures = [blurred.upright(blurred.rgb), blurred.upright(restored)]
+        if sharp is not None:
+            pictures.append(sharp)
+            self.report(f"{job.source}: {_comparison(*pictures)}")
+        if self._arguments.side_by_side:
+            data = _side_by_side(pictures)
+            photo.write(job.comparison, data, overwrite=self._arguments.overwrite)
+
+    def _video(self, job: Job) -> None:
+        from jaxdeblur.media import video
+        from jaxdeblur.reporting import ProgressLine
+
+        if self._arguments.compare or self._arguments.side_by_side:
+            self.report(f"warning: {job.source}: --compare and --side-by-side are for photographs")
+        total = video.count_frames(job.source)
+        with ProgressLine(job.source.name, total or 1) as progress:
+
+            def restore(frames):
+                restored = self._deblurrer.frames(frames, **self._options)
+                for done, frame in enumerate(restored):
+                    yield frame
+                    progress.update(done + 1)
+
+            write = video.write_frames
+            if not self._arguments.frames:
+                write = functools.partial(video.transcode, quality=self._arguments.quality)
+            write(job.source, job.target, restore, overwrite=self._arguments.overwrite)
+
+    def _restore(self, rgb: np.ndarray) -> Any:
+        import jax
+
+        try:
+            return self._deblurrer(rgb, **self._options)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            reason = (str(error).splitlines() or ["out of memory"])[0]
+            raise InputError(f"could not be restored ({reason}); try --tile 512") from error
+
+    def _sharp(self, job: Job, blurred: Photo) -> np.ndarray:
+        """The sharp photograph that a file is compared with, upright."""
+        from jaxdeblur.media import photo
+
+        path = Path(self._arguments.compare).expanduser()
+        if path.is_dir():
+            path = path / job.relative
+            others = sorted(path.parent.glob(f"{path.stem}.*"))
+            path = path if path.exists() or not others else others[0]
+        original = photo.read(path)
+        sharp = original.upright(original.rgb)
+        size = blurred.upright(blurred.rgb).shape
+        if sharp.shape != size:
+            raise InputError(
+                f"{path} is {sharp.shape[1]}x{sharp.shape[0]} pixels, {job.source} "
+                f"{size[1]}x{size[0]}; --compare needs equal sizes"
+            )
+        return sharp
+
+
+def _is_folder(job: Job) -> bool:
+    """Whether a result is made of many files, which are completed one by one."""
+    return job.is_video and job.target.is_dir()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
+
+
+def _naming(source: Path, error: InputError) -> str:
+    """The error as one line that names the file."""
+    line = " ".join(str(error).split())
+    return line if str(source) in line else f"{source}: {line}"
+
+
+def _comparison(blurred: np.ndarray, restored: np.ndarray, sharp: np.ndarray) -> str:
+    """PSNR and SSIM of both, as `eval.py` measures them."""
+    import jax.numpy as jnp
+
+    from jaxdeblur import metrics
+    from jaxdeblur.restore import to_float
+
+    before, after, original = (jnp.asarray(to_float(x)) for x in (blurred, restored, sharp))
+    line = f"PSNR {metrics.psnr(before, original):.2f} -> {metrics.psnr(after, original):.2f} dB"
+    if min(original.shape[:2]) < 11:  # SSIM's window
+        return line
+    values = metrics.ssim(before, original), metrics.ssim(after, original)
+    return f"{line}, SSIM {values[0]:.4f} -> {values[1]:.4f}"
+
+
+def _side_by_side(pictures: list[np.ndarray]) -> bytes:
+    """Blurred, restored and sharp in one PNG, with a white line between."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from jaxdeblur.pictures import to_uint8
+    from jaxdeblur.restore import to_float
+
+    gap = np.full((pictures[0].shape[0], 8, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (gap, to_uint8(to_float(picture)))]
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(parts[1:], axis=1)).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,167 @@
+"""How a camera spoils a photograph: blur in linear light, noise, JPEG.
+
+Images are uint8 `[H, W, 3]` sRGB. Works on one image at a time, on the host: JPEG has no place on
+an accelerator, and a kernel of its own for each image no quick batched form.
+
+A share of the photographs stays as it is: a network that sees damaged ones only learns to sharpen
+everything, sharp pictures too.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+from scipy import signal
+
+MARGIN = 14  # pixels, the radius of the largest kernel
+
+_BLURS = ("none", "gaussian", "motion", "defocus")
+_BLUR_SHARES = (0.22, 0.40, 0.24, 0.14)
+_CLEAN_SHARE = 0.5  # of the photographs: neither noise nor JPEG
+
+_GAUSSIAN_SIGMAS = (0.3, 3.2)  # pixels
+_DEFOCUS_RADII = (0.7, 4.5)  # pixels
+_MOTION_LENGTHS = (2.0, 22.0)  # pixels along the path
+_MOTION_POINTS = 80
+_TURNS = (0.005, 0.25)  # radians between two points of the path
+_READ_NOISE = 0.01  # standard deviation at most, of 1, in linear light
+_SHOT_NOISE = 0.02  # the same for a white pixel
+_JPEG_QUALITIES = (60, 97)
+
+
+def degrade(sharp: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Spoils one photograph at random.
+
+    Args:
+      sharp: uint8 `[H + 2 * MARGIN, W + 2 * MARGIN, 3]`.
+      rng: decides on everything.
+
+    Returns:
+      uint8 `[H, W, 3]`, the photograph without the margin.
+    """
+    kind = rng.choice(_BLURS, p=_BLUR_SHARES)
+    # Half of the Gaussians act on the encoded values, as software blurs and shrinks.
+    encoded = kind == "gaussian" and rng.random() < 0.5
+    clean = rng.random() < _CLEAN_SHARE
+    if kind == "none" and clean:
+        return sharp[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    light = sharp / np.float32(255) if encoded else to_linear(sharp)
+    light = blur(light, random_kernel(kind, rng))
+    if encoded:
+        light = to_linear(to_uint8(light))
+    if not clean:
+        light = add_noise(light, rng)
+    image = to_uint8(to_encoded(light))
+    return image if clean else compress(image, int(rng.integers(*_JPEG_QUALITIES)))
+
+
+def random_kernel(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Returns a kernel of one kind, float32 `[2 * MARGIN + 1, 2 * MARGIN + 1]`, of sum 1."""
+    match kind:
+        case "gaussian":
+            sigma = rng.uniform(*_GAUSSIAN_SIGMAS)
+            ratio = rng.uniform(0.5, 1) if rng.random() < 0.3 else 1.0
+            return gaussian_kernel(sigma, sigma * ratio, rng.uniform(0, np.pi))
+        case "defocus":
+            return defocus_kernel(rng.uniform(*_DEFOCUS_RADII))
+        case "motion":
+            turn = np.exp(rng.uniform(*np.log(_TURNS)))
+            return motion_kernel(rng.uniform(*_MOTION_LENGTHS), turn, rng)
+    return defocus_kernel(0)
+
+
+def gaussian_kernel(sigma: float, across: float, angle: float) -> np.ndarray:
+    """A Gaussian with one standard deviation along `angle` and another across it, in pixels."""
+    y, x = _grid(1)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    side = y * np.cos(angle) - x * np.sin(angle)
+    return _normalise(np.exp(-0.5 * ((along / sigma) ** 2 + (side / across) ** 2)))
+
+
+def defocus_kernel(radius: float, finer: int = 5) -> np.ndarray:
+    """The image of a point out of focus: a disk, each pixel the share that the disk covers."""
+    y, x = _grid(finer)
+    covered = (x**2 + y**2 <= max(radius, 0.5 / finer) ** 2).astype(np.float32)
+    side = 2 * MARGIN + 1
+    return _normalise(covered.reshape(side, finer, side, finer).sum((1, 3)))
+
+
+def motion_kernel(length: float, turn: float, rng: np.random.Generator) -> np.ndarray:
+    """The path of a point while the shutter is open.
+
+    Args:
+      length: of the path, in pixels.
+      turn: standard deviation of the turn between two of its points, in radians.
+      rng: draws the path.
+    """
+    turns = rng.normal(0, turn, _MOTION_POINTS)
+    heading = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
+    speeds = np.exp(np.cumsum(rng.normal(0, 0.1, _MOTION_POINTS)))
+    steps = np.stack([np.sin(heading), np.cos(heading)], axis=1) * speeds[:, None]
+    path = np.cumsum(steps * length / speeds.sum(), axis=0)
+    # The middle of its mass on the central pixel: blur shall not move the picture.
+    path = np.clip(path - path.mean(0), -MARGIN + 0.001, MARGIN - 0.001) + MARGIN
+    kernel = np.zeros((2 * MARGIN + 1,) * 2, np.float32)
+    corner = np.floor(path).astype(int)
+    share = path - corner
+    for row in range(2):
+        for column in range(2):
+            weight = np.abs(1 - row - share[:, 0]) * np.abs(1 - column - share[:, 1])
+            np.add.at(kernel, (corner[:, 0] + row, corner[:, 1] + column), weight)
+    return _normalise(kernel)
+
+
+def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Convolves float32 `[H + 2 * MARGIN, W + 2 * MARGIN, 3]`; returns `[H, W, 3]`."""
+    return signal.fftconvolve(image, kernel[..., None], mode="valid", axes=(0, 1))
+
+
+def add_noise(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Adds the noise of the electronics, and that of the photons, which grows with the light."""
+    read, shot = rng.uniform(0, _READ_NOISE), rng.uniform(0, _SHOT_NOISE)
+    deviation = np.sqrt(read**2 + shot**2 * np.clip(light, 0, 1))
+    return light + deviation * rng.standard_normal(light.shape, np.float32)
+
+
+def compress(image: np.ndarray, quality: int) -> np.ndarray:
+    """Returns what is left of uint8 `[H, W, 3]` after JPEG of that quality, 1 to 100."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def to_linear(image: np.ndarray) -> np.ndarray:
+    """uint8 sRGB to float32 linear light in [0, 1] (IEC 61966-2-1)."""
+    return _LINEAR[image]
+
+
+def to_encoded(light: np.ndarray) -> np.ndarray:
+    """Linear light to sRGB, both in [0, 1]; what lies outside is clipped."""
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Rounds [0, 1] to uint8, clipping what lies outside."""
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def _linear_of_every_level() -> np.ndarray:
+    encoded = np.arange(256) / 255
+    power = ((encoded + 0.055) / 1.055) ** 2.4
+    return np.where(encoded <= 0.04045, encoded / 12.92, power).astype(np.float32)
+
+
+_LINEAR = _linear_of_every_level()
+
+
+def _grid(finer: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a kernel's points around its centre, in pixels."""
+    points = (np.arange((2 * MARGIN + 1) * finer) + 0.5) / finer - MARGIN - 0.5
+    return points[:, None], points[None, :]
+
+
+def _normalise(kernel: np.ndarray) -> np.ndarray:
+    return (kernel / kernel.sum()).astype(np.float32)

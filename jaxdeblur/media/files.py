@@ -1,0 +1,124 @@
+"""Which files to restore, and where the results go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxdeblur.errors import InputError
+from jaxdeblur.media import photo, video
+
+_MARK = ".deblurred"  # in the names of results
+_COMPARISON = ".comparison.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One file to restore.
+
+    Attributes:
+      source: the photograph or video.
+      target: where the result goes.
+      relative: the source's path below the folder that was given, or its name.
+    """
+
+    source: Path
+    target: Path
+    relative: Path
+
+    @property
+    def is_video(self) -> bool:
+        return self.source.suffix.lower() in video.SUFFIXES
+
+    @property
+    def comparison(self) -> Path:
+        """Where the picture blurred | restored goes."""
+        stem = self.target.stem.removesuffix(_MARK)
+        return self.target.with_name(stem + _COMPARISON)
+
+
+def find(
+    inputs: Sequence[str], output: str | None, *, frames: bool = False
+) -> tuple[list[Job], list[InputError]]:
+    """Lists what the inputs hold, in a fixed order.
+
+    Args:
+      inputs: files, and folders that are searched recursively. In these, hidden files and results
+        of earlier runs are left out.
+      output: a folder, below which names and subfolders stay as they are; or, for a single file,
+        the result's name. None puts `photo.deblurred.jpg` beside `photo.jpg`.
+      frames: results of videos are folders of pictures.
+
+    Returns:
+      The jobs, and what is wrong with the inputs that gave none.
+    """
+    jobs: list[Job] = []
+    problems: list[InputError] = []
+    as_file = output is not None and _names_a_file(inputs, output, frames)
+    targets: dict[Path, Path] = {}
+    for name in inputs:
+        path = Path(name).expanduser()
+        try:
+            for source, relative in _sources(path, output):
+                target = (
+                    Path(output or "") if as_file else _target(source, relative, output, frames)
+                )
+                job = Job(source, target.expanduser(), relative)
+                _check(job, targets.get(job.target))
+                targets[job.target] = source
+                jobs.append(job)
+        except InputError as error:
+            problems.append(error)
+    return jobs, problems
+
+
+def _sources(path: Path, output: str | None) -> list[tuple[Path, Path]]:
+    """Files to restore, each with its path below `path`."""
+    if not path.is_dir():
+        return [(path, Path(path.name))]  # what is missing or unreadable says so when it is read
+    known = photo.SUFFIXES + video.SUFFIXES
+    away = None if output is None else Path(output).expanduser().resolve()
+    found = [
+        (file, file.relative_to(path))
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in known
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and not file.stem.endswith(_MARK)
+        and not file.name.endswith(_COMPARISON)
+        and not (away and away != path.resolve() and away in file.resolve().parents)
+    ]
+    if not found:
+        raise InputError(f"{path}: holds no photographs or videos ({', '.join(known)})")
+    return found
+
+
+def _names_a_file(inputs: Sequence[str], output: str, frames: bool) -> bool:
+    """Whether `-o` names the one result, and not a folder."""
+    one = len(inputs) == 1 and not Path(inputs[0]).expanduser().is_dir()
+    if not one or Path(output).expanduser().is_dir() or output.endswith("/"):
+        return False
+    is_video = Path(inputs[0]).suffix.lower() in video.SUFFIXES
+    return bool(Path(output).suffix) or (frames and is_video)
+
+
+def _target(source: Path, relative: Path, output: str | None, frames: bool) -> Path:
+    suffix, is_video = source.suffix, source.suffix.lower() in video.SUFFIXES
+    if is_video:
+        suffix = "" if frames else _container(suffix)
+    if output is not None:
+        return (Path(output) / relative).with_suffix(suffix)
+    return source.with_name(f"{source.stem}{_MARK}{suffix}")
+
+
+def _container(suffix: str) -> str:
+    """The suffix of a video's result: the source's, or of a container that holds everything."""
+    return suffix if suffix.lower() in video.CONTAINERS else ".mkv"
+
+
+def _check(job: Job, other: Path | None) -> None:
+    if other is not None:
+        raise InputError(f"{job.source}: its result {job.target} is that of {other} too")
+    if job.target.exists() and job.source.exists() and job.target.samefile(job.source):
+        raise InputError(f"{job.source}: the output would be the input; give another -o")

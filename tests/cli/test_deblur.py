@@ -1,0 +1,354 @@
+"""The command, on small files, with a network whose result is known: every level plus ten."""
+
+import io
+import subprocess
+import sys
+
+import av
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from jaxdeblur import cli, create_model, startup, weights
+
+PLUS = 10
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A weights file: brighter by ten grey levels, with limits on its card."""
+    module = create_model("atrous_net", num_channels=4, num_blocks=1, zero_init=True)
+    params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    params["difference"]["bias"] = jnp.full(3, PLUS / 255)
+    card = {"channels": 3, "limits": {"change": 0.2}}
+    path = tmp_path_factory.mktemp("weights") / "plus.safetensors"
+    weights.save(path, weights.Deblurrer(module, params, card))
+    return path
+
+
+@pytest.fixture
+def deblur(model, monkeypatch, capsys):
+    """Runs the command; returns its status, standard output and standard error."""
+    monkeypatch.setattr(startup, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(startup, "use_compilation_cache", lambda: None)
+
+    def run(*arguments, model=model):
+        status = 0
+        try:
+            cli.main(["deblur", *map(str, arguments), "--model", str(model)])
+        except SystemExit as end:
+            status = end.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, err
+
+    return run
+
+
+def picture(height=40, width=50, seed=0):
+    return np.random.default_rng(seed).integers(0, 240, (height, width, 3), np.uint8)
+
+
+def save(path, pixels=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture() if pixels is None else pixels).save(path, **options)
+    return path
+
+
+def load(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def leftovers(folder):
+    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_a_photo_becomes_a_better_one_beside_it(tmp_path, deblur):
+    source = save(tmp_path / "photo.png")
+    before = source.read_bytes()
+    status, out, err = deblur(source)
+    assert (status, err) == (0, "")
+    assert out == f"{tmp_path / 'photo.deblurred.png'}\n"
+    np.testing.assert_array_equal(load(tmp_path / "photo.deblurred.png"), picture() + PLUS)
+    assert source.read_bytes() == before
+    assert not leftovers(tmp_path)
+
+
+def test_a_folder_keeps_its_structure(tmp_path, deblur):
+    given = tmp_path / "given"
+    for i, name in enumerate(["a.png", "sub/b.png", "sub/deep/c.png"]):
+        save(given / name, picture(20 + i, 30, seed=i))
+    status, out, _ = deblur(given, "-o", tmp_path / "out")
+    assert status == 0
+    assert len(out.splitlines()) == 3
+    for i, name in enumerate(["a.png", "sub/b.png", "sub/deep/c.png"]):
+        restored = load(tmp_path / "out" / name)
+        np.testing.assert_array_equal(restored, picture(20 + i, 30, seed=i) + PLUS)
+
+
+def test_running_again_goes_on(tmp_path, deblur):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.png")
+    save(tmp_path / "a.deblurred.png", picture(seed=5))
+    status, out, err = deblur(tmp_path)
+    assert status == 0
+    assert out == f"{tmp_path / 'b.deblurred.png'}\n"
+    assert "a.deblurred.png: exists, left as it is (--overwrite" in err
+    np.testing.assert_array_equal(load(tmp_path / "a.deblurred.png"), picture(seed=5))
+    assert deblur(tmp_path, "--overwrite")[0] == 0
+    np.testing.assert_array_equal(load(tmp_path / "a.deblurred.png"), picture() + PLUS)
+
+
+def test_bad_files_are_told_and_the_others_restored(tmp_path, deblur):
+    save(tmp_path / "good.png")
+    whole = save(tmp_path / "cut.jpg", picture(200, 200)).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.jpg").write_text("no picture")
+    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "print.jpg")
+    Image.fromarray(picture()).convert("1").save(tmp_path / "fax.png")
+    Image.fromarray(picture()).convert("P").save(tmp_path / "palette.png")
+    (tmp_path / "film.mp4").write_bytes(b"\0" * 100)
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    status, out, err = deblur(tmp_path, empty, tmp_path / "missing.jpg")
+    assert status == 1
+    assert out == f"{tmp_path / 'good.deblurred.png'}\n"
+    lines = err.splitlines()
+    bad = ["cut.jpg", "empty.png", "fax.png", "film.mp4", "palette.png", "print.jpg", "text.jpg"]
+    for name, line in zip([*bad, "missing.jpg", "nothing"], lines, strict=True):
+        assert line.startswith("error: ")
+        assert name in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*bad, "good.deblurred.png", "good.png", "nothing"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tile", "big"], "--tile 'big' must be auto, off or a number of pixels"),
+        (["--tile", "0"], "tile = 0"),
+        (["--strength", "2"], "strength = 2.0 must be between 0 and 1"),
+        (["--quality", "99"], "--quality 99 must be between 0 and 51"),
+        (["--compare", "nowhere"], "--compare 'nowhere' does not exist"),
+        (["--dtype", "int8"], "--dtype: invalid choice: 'int8'"),
+        (["-"], "- (standard input) must be the only input"),
+    ],
+)
+def test_wrong_arguments_end_with_status_2(tmp_path, deblur, arguments, message):
+    source = save(tmp_path / "photo.png")
+    status, out, err = deblur(source, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_an_unknown_model_is_answered_by_the_nearest(tmp_path, deblur):
+    status, out, err = deblur(save(tmp_path / "photo.png"), model="atrous-phot")
+    assert (status, out) == (2, "")
+    assert "did you mean 'atrous-photo'?" in err
+
+
+def test_the_output_may_have_another_format(tmp_path, deblur):
+    source = save(tmp_path / "photo.png")
+    assert deblur(source, "-o", tmp_path / "new.bmp")[0] == 0
+    np.testing.assert_array_equal(load(tmp_path / "new.bmp"), picture() + PLUS)
+    status, _, err = deblur(source, "-o", tmp_path / "new.xyz")
+    assert status == 1
+    assert "xyz" in err
+    assert not (tmp_path / "new.xyz").exists()
+
+
+def test_16_bits_grey_and_alpha_are_kept(tmp_path, deblur):
+    levels = np.random.default_rng(0).integers(0, 60_000, (30, 20)).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    alpha = np.random.default_rng(1).integers(0, 256, (30, 20, 1), np.uint8)
+    save(tmp_path / "clear.png", np.concatenate([picture(30, 20), alpha], axis=-1))
+    assert deblur(tmp_path)[0] == 0
+    deep = load(tmp_path / "deep.deblurred.png")
+    assert deep.shape == levels.shape
+    np.testing.assert_allclose(deep, levels + PLUS * 257.0, atol=1)
+    clear = load(tmp_path / "clear.deblurred.png")
+    np.testing.assert_array_equal(clear[..., 3:], alpha)
+    np.testing.assert_array_equal(clear[..., :3], picture(30, 20) + PLUS)
+
+
+def test_options_reach_the_network(tmp_path, deblur):
+    source = save(tmp_path / "photo.png")
+    result = tmp_path / "photo.deblurred.png"
+    assert deblur(source, "--strength", "0.5", "--self-ensemble", "--tile", "38")[0] == 0
+    np.testing.assert_array_equal(load(result), picture() + PLUS // 2)
+    assert deblur(source, "--dtype", "bfloat16", "--overwrite")[0] == 0
+    np.testing.assert_allclose(load(result), picture() + float(PLUS), atol=1)
+
+
+def test_it_compares_with_the_sharp_photograph(tmp_path, deblur):
+    sharp, blurred = picture(), np.clip(picture().astype(int) - PLUS, 0, 255).astype(np.uint8)
+    source = save(tmp_path / "in" / "x.png", blurred)
+    save(tmp_path / "sharp" / "x.bmp", sharp)  # of any format
+    restored = blurred + PLUS
+    values = [
+        f"{peak_signal_noise_ratio(sharp, blurred):.2f}",
+        f"{peak_signal_noise_ratio(sharp, restored):.2f}",
+        *(f"{reference_ssim(sharp, other):.4f}" for other in (blurred, restored)),
+    ]
+    expected = "x.png: PSNR {} -> {} dB, SSIM {} -> {}".format(*values)
+    for original in (tmp_path / "sharp", tmp_path / "sharp" / "x.bmp"):
+        status, _, err = deblur(source, "--compare", original, "--overwrite", "--side-by-side")
+        assert status == 0
+        assert expected in err
+    sheet = load(tmp_path / "in" / "x.comparison.png")
+    columns = np.split(sheet, [50, 58, 108, 116], axis=1)[::2]
+    for column, image in zip(columns, (blurred, restored, sharp), strict=True):
+        np.testing.assert_array_equal(column, image)
+
+    save(tmp_path / "small.png", picture(20, 20))
+    status, _, err = deblur(source, "--compare", tmp_path / "small.png", "--overwrite")
+    assert status == 1
+    assert "small.png is 20x20 pixels" in err
+
+
+def reference_ssim(sharp, other):
+    _, values = structural_similarity(
+        sharp / 255, other / 255, data_range=1, channel_axis=-1, gaussian_weights=True,
+        sigma=1.5, use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    return values[5:-5, 5:-5].mean()
+
+
+def test_an_upright_photograph_is_compared_with_one_on_its_side(tmp_path, deblur):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    upright = picture(30, 20)
+    source = save(tmp_path / "x.png", np.ascontiguousarray(np.rot90(upright)), exif=exif)
+    save(tmp_path / "sharp.png", upright + PLUS)
+    status, _, err = deblur(source, "--compare", tmp_path / "sharp.png")
+    assert status == 0
+    assert "-> inf dB" in err
+
+
+def test_implausible_results_leave_the_photograph_as_it_was(tmp_path, deblur, model):
+    strict = weights.load(model)
+    strict.card["limits"]["change"] = 0.01
+    weights.save(tmp_path / "strict.safetensors", strict)
+    source = save(tmp_path / "photo.png")
+    status, _, err = deblur(source, model=tmp_path / "strict.safetensors")
+    assert status == 0
+    assert err.startswith(f"warning: {source}: rows 0 to 40, columns 0 to 50 left as they were")
+    np.testing.assert_array_equal(load(tmp_path / "photo.deblurred.png"), picture())
+
+
+def test_standard_streams(tmp_path, model):
+    file = io.BytesIO()
+    Image.fromarray(picture()).save(file, "PNG")
+    command = [sys.executable, "-m", "jaxdeblur.cli", "deblur", "-", "--model", str(model)]
+    done = subprocess.run(command, input=file.getvalue(), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    np.testing.assert_array_equal(load(io.BytesIO(done.stdout)), picture() + PLUS)
+    done = subprocess.run(command, input=b"", capture_output=True)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"error: standard input: is empty\n"
+
+
+def write_clip(path, frames):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 25, {"crf": "5"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for pixels in frames:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def test_a_video_is_restored_frame_by_frame(tmp_path, deblur):
+    source = tmp_path / "clip.mp4"
+    frames = np.stack([np.full((32, 48, 3), 60 + 20 * i, np.uint8) for i in range(5)])
+    write_clip(source, frames)
+    status, out, _ = deblur(source, "--quality", 5)
+    assert status == 0
+    assert out == f"{tmp_path / 'clip.deblurred.mp4'}\n"
+    with av.open(str(tmp_path / "clip.deblurred.mp4")) as container:
+        restored = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(restored) == 5
+    for frame, expected in zip(restored, frames, strict=True):
+        np.testing.assert_allclose(frame.mean(), expected.mean() + PLUS, atol=2)
+
+    assert deblur(source, "--frames")[0] == 0
+    folder = tmp_path / "clip.deblurred"
+    assert [path.name for path in sorted(folder.iterdir())] == [f"{i:08d}.png" for i in range(5)]
+    (folder / "00000003.png").unlink()
+    assert deblur(source, "--frames")[0] == 0  # goes on where it was
+    np.testing.assert_allclose(load(folder / "00000003.png").mean(), 120 + PLUS, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("number", "count"),
+    [
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
+    ],
+)
+def test_processes_divide_the_files(tmp_path, deblur, monkeypatch, number, count):
+    names = [f"{i}.png" for i in range(5)]
+    for name in names:
+        save(tmp_path / "in" / name)
+    monkeypatch.setenv(count, "2")
+    made = []
+    for process in range(2):
+        monkeypatch.setenv(number, str(process))
+        status, out, _ = deblur(tmp_path / "in", "-o", tmp_path / "out")
+        assert status == 0
+        made.append(out.splitlines())
+    assert [len(lines) for lines in made] == [3, 2]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+
+
+def test_a_batch_script_by_itself_does_all_the_work(tmp_path, deblur, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # of which srun would start two
+    for i in range(2):
+        save(tmp_path / f"{i}.png")
+    assert len(deblur(tmp_path)[1].splitlines()) == 2
+
+
+def test_an_output_that_cannot_be_written(tmp_path, deblur, monkeypatch):
+    from jaxdeblur.media import photo
+
+    source = save(tmp_path / "photo.png")
+    (tmp_path / "file").touch()
+    status, _, err = deblur(source, "-o", tmp_path / "file" / "sub" / "x.png")
+    assert status == 1
+    assert err.startswith("error: ")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(photo.os, "fsync", full)
+    status, _, err = deblur(source)
+    assert status == 1
+    assert "No space left on device" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photo.png"]
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path, deblur, monkeypatch):
+    from jaxdeblur.media import photo
+
+    source = save(tmp_path / "photo.png")
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(photo.os, "fsync", interrupted)
+    status, _, err = deblur(source)
+    assert (status, err) == (130, "error: interrupted\n")
+    assert list(tmp_path.iterdir()) == [source]
