@@ -238,7 +238,7 @@ class _Jax:
         """Most bytes in use, of the device or of the process beyond its libraries."""
         if self._device == "gpu":
             return self._jax.devices()[0].memory_stats()["peak_bytes_in_use"]
-        return _peak_resident_bytes() - self._resident
+        return peak_resident_bytes() - self._resident
 
 
 class _Torch:
@@ -307,7 +307,7 @@ class _Torch:
         """Most bytes in use, of the device or of the process beyond its libraries."""
         if self._device == "gpu":
             return self._torch.cuda.max_memory_allocated()
-        return _peak_resident_bytes() - self._resident
+        return peak_resident_bytes() - self._resident
 
     def _wait(self) -> None:
         if self._device == "gpu":
@@ -334,7 +334,7 @@ def _resident_bytes() -> int:
     return _status_bytes("VmRSS")
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     return _status_bytes("VmHWM")
 
 

@@ -23,7 +23,7 @@ from jaxdeblur import distributed, metrics, pictures, weights
 from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError
-from jaxdeblur.reporting import ProgressLine
+from jaxdeblur.progress import ProgressLine
 
 METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
 
@@ -261,7 +261,9 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
 
 def write(folder: Path, summary: dict[str, Any], result: Result, labels) -> None:
     """Writes `results.json`, `per_image.csv` and `images.png` into a folder that exists."""
-    (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
+    # JSON has no infinity, which the PSNR of unchanged images is.
+    strict = json.loads(json.dumps(summary), parse_constant=lambda _: None)
+    (folder / "results.json").write_text(json.dumps(strict, indent=2, allow_nan=False) + "\n")
     with (folder / "per_image.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         columns = [name for name in result.rows if name != "index"]

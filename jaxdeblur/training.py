@@ -25,7 +25,8 @@ from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError, TrainingError
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.models import create_model
-from jaxdeblur.reporting import ProgressLine, RunLog
+from jaxdeblur.progress import ProgressLine
+from jaxdeblur.reporting import RunLog
 
 
 class TrainState(flax.struct.PyTreeNode):

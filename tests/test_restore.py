@@ -3,13 +3,16 @@
 import functools
 import itertools
 import logging
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdeblur import create_model, restore
+from jaxdeblur import create_model, restore, weights
 from jaxdeblur.errors import InputError
 from jaxdeblur.weights import Deblurrer
 
@@ -272,3 +275,28 @@ def test_a_clip_is_restored_with_three_frames_in_hand():
 def test_wrong_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
         make()(noise(300, 300, 3), **options)
+
+
+def test_tiles_are_divided_among_devices(tmp_path):
+    picture = noise(150, 120, 3)
+    deblurrer = make()
+    weights.save(tmp_path / "net.safetensors", deblurrer)
+    np.save(tmp_path / "picture.npy", picture)
+    script = """
+import sys
+import jax, numpy as np
+from jaxdeblur import load, restore
+assert jax.local_device_count() == 2
+apply, seen = restore._apply, []
+def spy(module, variables, blurred):
+    seen.append({shard.device.id: shard.data.shape[0] for shard in blurred.addressable_shards})
+    return apply(module, variables, blurred)
+restore._apply = spy
+restored = load("net.safetensors")(np.load("picture.npy"), tile=64)
+assert all(shares == {0: 1, 1: 1} for shares in seen), seen
+np.save("restored.npy", restored)
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+    expected = deblurrer(picture, tile=64)
+    np.testing.assert_allclose(np.load(tmp_path / "restored.npy"), expected, rtol=0, atol=1e-5)

@@ -1,4 +1,5 @@
 import functools
+import hashlib
 import json
 
 import jax
@@ -22,7 +23,7 @@ def make(channels=3, random=True, **fields):
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
-        lambda s: jnp.asarray(random * 0.2 * rng.uniform(size=s.shape), s.dtype), shapes
+        lambda s: jnp.asarray(random * 0.2 * rng.normal(size=s.shape), s.dtype), shapes
     )
     card = {"channels": channels, "trained_on": "nothing", "seed": 7}
     return Deblurrer(module, variables.pop("params"), card, variables)
@@ -99,7 +100,7 @@ def test_float_images_are_clipped_and_not_rounded():
     assert (restored[..., 2] == 0).all()
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 3), (2, 4, 6, 3)])
+@pytest.mark.parametrize("shape", [(256, 256, 3), (2, 4, 6, 3)])
 def test_restored_is_what_the_module_gives(deblurrer, shape):
     blurred = np.random.default_rng(1).uniform(size=shape).astype(np.float32)
     apply = functools.partial(deblurrer.module.apply, {"params": deblurrer.params})
@@ -209,3 +210,55 @@ def test_failed_save_keeps_the_older_file_and_leaves_no_partial_one(
         weights.save(path, make(random=False))
     assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch, deblurrer):
+    """A folder of shipped weights with one card."""
+    path = tmp_path / "atrous-test.safetensors"
+    weights.save(path, deblurrer)
+    card = {"summary": "of a test", "limits": {"change": 1}}
+    card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "atrous-test.json").write_text(json.dumps(card))
+    monkeypatch.setattr(weights, "_SHIPPED", tmp_path)
+    return tmp_path
+
+
+def test_shipped_weights_are_loaded_by_name(shop, deblurrer):
+    loaded = weights.load("atrous-test")
+    assert_equal_trees(dict(loaded.params), dict(deblurrer.params))
+    assert loaded.card["name"] == "atrous-test"
+    assert loaded.card["limits"] == {"change": 1}
+    assert loaded.card["channels"] == 3
+    assert list(weights.shipped()) == ["atrous-test"]
+    with pytest.raises(InputError, match="did you mean 'atrous-test'"):
+        weights.load("atrous-tset")
+
+
+def test_damaged_shipped_weights_are_refused(shop):
+    path = shop / "atrous-test.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"atrous-test.safetensors' is damaged.*sha256"):
+        weights.load("atrous-test")
+    path.unlink()
+    with pytest.raises(InputError, match="'atrous-test' are missing"):
+        weights.load("atrous-test")
+
+
+def test_arithmetic_in_another_type(tmp_path, deblurrer):
+    weights.save(tmp_path / "net.safetensors", deblurrer)
+    half = weights.load(tmp_path / "net.safetensors", dtype="bfloat16")
+    assert half.module.dtype == jnp.bfloat16
+    picture = np.random.default_rng(0).random((16, 16, 3), np.float32)
+    error = np.abs(half(picture) - deblurrer(picture)).mean()
+    assert 0 < error < 0.05 * np.abs(deblurrer(picture) - picture).mean()
+
+
+@pytest.mark.parametrize("name", weights.shipped())
+def test_every_shipped_card_is_whole(name):
+    loaded = weights.load(name)
+    for key in ("summary", "data", "protocol", "figures", "licence", "command", "limits"):
+        assert loaded.card[key], key
+    assert set(loaded.card["limits"]) == {"change", "overshoot", "colour_shift"}

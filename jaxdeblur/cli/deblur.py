@@ -8,7 +8,7 @@ import functools
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jaxdeblur.media.files import Job
     from jaxdeblur.media.photo import Photo
-    from jaxdeblur.reporting import ProgressLine
+    from jaxdeblur.progress import ProgressLine
 
 DEFAULT_MODEL = "atrous-photo"
 _STREAM = "-"
@@ -119,6 +119,17 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--compare {arguments.compare!r} does not exist")
 
 
+class _Handler(logging.Handler):
+    """Passes warnings on to a function."""
+
+    def __init__(self, tell: Callable[[str], None]):
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
+
+
 class _Restorer:
     """Restores one file after the other; a failure of one is told and does not stop the rest."""
 
@@ -135,11 +146,6 @@ class _Restorer:
         }
         self._progress: ProgressLine | None = None
         self._current = ""
-        handler = logging.Handler(logging.WARNING)
-        handler.emit = lambda record: self.report(
-            f"warning: {self._current}: {record.getMessage()}"
-        )
-        logging.getLogger("jaxdeblur").addHandler(handler)
 
     def report(self, line: str) -> None:
         """Tells something on standard error."""
@@ -151,22 +157,16 @@ class _Restorer:
     @contextlib.contextmanager
     def warnings_told(self) -> Iterator[None]:
         """Tells what the package logs, with the file's name."""
-        tell = self.report
-
-        class Handler(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                tell(f"warning: {restorer._current}: {record.getMessage()}")
-
-        restorer, logger, handler = self, logging.getLogger("jaxdeblur"), Handler(logging.WARNING)
-        logger.addHandler(handler)
+        handler = _Handler(lambda line: self.report(f"warning: {self._current}: {line}"))
+        logging.getLogger("jaxdeblur").addHandler(handler)
         try:
             yield
         finally:
-            logger.removeHandler(handler)
+            logging.getLogger("jaxdeblur").removeHandler(handler)
 
     def all(self, jobs: list[Job]) -> int:
         """Restores all files; returns the number of those that failed."""
-        from jaxdeblur.reporting import ProgressLine
+        from jaxdeblur.progress import ProgressLine
 
         failed = 0
         with ProgressLine("deblurring", max(len(jobs), 1)) as self._progress:
@@ -228,7 +228,7 @@ class _Restorer:
 
     def _video(self, job: Job) -> None:
         from jaxdeblur.media import video
-        from jaxdeblur.reporting import ProgressLine
+        from jaxdeblur.progress import ProgressLine
 
         if self._arguments.compare or self._arguments.side_by_side:
             self.report(f"warning: {job.source}: --compare and --side-by-side are for photographs")

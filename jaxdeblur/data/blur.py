@@ -41,13 +41,13 @@ def gaussian_kernel(sigma: jax.Array, radius: int) -> jax.Array:
     weights = jnp.exp(-0.5 * (distance / sigma) ** 2) * (jnp.abs(distance) <= support)
     weights = weights / weights.sum(-1, keepdims=True) * _KERNEL_ONE
 
-    half = []
+    side = jnp.zeros((*weights.shape[:-1], 0))
     error = jnp.zeros(weights.shape[:-1])
     for i in range(radius):
         wanted = weights[..., i] + error
-        half.append(jnp.round(wanted))
-        error = wanted - half[-1]
-    side = jnp.stack(half, axis=-1)
+        rounded = jnp.round(wanted)
+        error = wanted - rounded
+        side = jnp.concatenate([side, rounded[..., None]], axis=-1)
     centre = _KERNEL_ONE - 2 * side.sum(-1, keepdims=True)
     return jnp.concatenate([side, centre, side[..., ::-1]], axis=-1)
 

@@ -113,3 +113,8 @@ def test_pair_is_blurred_and_sharp_in_the_unit_range():
     np.testing.assert_allclose(target, sharp / 255, atol=1e-7)
     expected = np.stack([opencv(sharp[0], 1.0), opencv(sharp[1], 2.0)])
     np.testing.assert_allclose(blurred, expected / 255, atol=1e-7)
+
+
+def test_a_bound_of_zero_is_no_blur():
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+    np.testing.assert_array_equal(blur(images, np.zeros(2, np.float32), 0.0), images)

@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.models import PRESETS, AtrousBlock, create_model, describe_model
+from jaxdeblur.models import PRESETS, AtrousBlock, convolutions, create_model, describe_model
 
 # Small fields of each network, and its smallest image.
 SMALL = {
@@ -325,3 +325,36 @@ def test_zero_init_starts_as_the_identity():
         zero = name == "difference" or name.startswith("block")
         kernel = layer["merge"]["kernel"] if name.startswith("block") else layer["kernel"]
         assert (np.abs(kernel).max() == 0) == zero, name
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "size"),
+    [
+        ("atrous_net", {"num_channels": 4, "num_blocks": 1}, 64),
+        ("atrous_net", {"num_channels": 4, "num_blocks": 3}, 128),
+        ("carlo_net", {"num_filters": 2}, 64),
+        ("kaist_net", {"num_channels": 4, "num_blocks": 1, "num_inner_blocks": 1}, 160),
+        ("kaist_net", {"num_channels": 4, "num_blocks": 2, "num_inner_blocks": 1}, 176),
+        ("kaist_net", {"num_channels": 4, "num_blocks": 1, "num_inner_blocks": 2}, 192),
+    ],
+)
+def test_reach_is_how_far_a_pixel_is_felt(monkeypatch, name, fields, size):
+    # What is not a number stays none through every operation. Not through the CPU's formulation,
+    # though, whose tiles add and subtract what cancels.
+    monkeypatch.setattr(convolutions, "_by_platform", lambda _, compiled, *x: compiled(*x))
+    jax.clear_caches()
+    module = create_model(name, **fields)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    apply = quick_jit(module.apply)
+    before = after = 0
+    for phase in range(module.size_multiple):
+        centre = size // 2 // module.size_multiple * module.size_multiple + phase
+        image = np.zeros((1, size, size, 3), np.float32)
+        image[0, centre, centre] = np.nan
+        felt = np.argwhere(np.isnan(apply(variables, image))[0].any(-1))
+        assert felt.min() > 0
+        assert felt.max() < size - 1
+        before = max(before, felt.max() - centre)  # a later pixel sees an earlier one
+        after = max(after, centre - felt.min())
+    jax.clear_caches()
+    assert module.reach == (before, after)
