@@ -39,8 +39,9 @@ _LAYERS_ALIVE = 28
 _DEFAULT_BYTES = 4 * 2**30  # where the device does not tell how much it has
 _MEMORY_SHARE = 0.25
 
-# From this many pixels on, the mean colour of a tile is a property of the scene, not of the blur.
-_COLOUR_PIXELS = 4096
+# From this side on, what a network changes on average is a property of the network: a part of a few
+# pixels may well become quite another.
+LIMITED_SIDE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,26 +350,39 @@ def _current(window: np.ndarray) -> np.ndarray:
     return to_float(window if window.shape[-1] == 3 else window[..., 3:6])
 
 
+def changes(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """Measures by how much a network changes a picture.
+
+    Args:
+      before: blurred `[H, W, 3]` in [0, 1].
+      after: restored, not clipped.
+
+    Returns:
+      `change`, the root mean square of the difference; `overshoot`, the mean excess over [0, 1];
+      and `colour_shift`, the largest change of a channel's mean.
+    """
+    difference = after - before
+    return {
+        "change": float(np.sqrt(np.square(difference).mean())),
+        "overshoot": float(np.abs(after - np.clip(after, 0, 1)).mean()),
+        "colour_shift": float(np.abs(difference.mean((0, 1))).max()),
+    }
+
+
 def _implausible(before: np.ndarray, after: np.ndarray, limits: Mapping[str, float]) -> str | None:
     """Says why a result cannot be a restored picture, or None.
 
     Args:
       before: blurred `[H, W, 3]` in [0, 1].
       after: restored, not clipped.
-      limits: the most that a network's card allows; what it does not name is not checked:
-        `change` of the root mean square, `overshoot` of the mean excess over [0, 1], `colour_shift`
-        of a channel's mean (of tiles large enough to have one).
+      limits: the most that a network's card allows of what `changes` measures, for parts of
+        `LIMITED_SIDE` pixels squared or more; what it does not name is not checked.
     """
     if not np.isfinite(after).all():
         return "the network's output is not finite"
-    difference = after - before
-    measured = {
-        "change": np.sqrt(np.square(difference).mean()),
-        "overshoot": np.abs(after - np.clip(after, 0, 1)).mean(),
-    }
-    if before.shape[0] * before.shape[1] >= _COLOUR_PIXELS:
-        measured["colour_shift"] = np.abs(difference.mean((0, 1))).max()
-    for name, value in measured.items():
+    if before.shape[0] * before.shape[1] < LIMITED_SIDE**2:
+        return None
+    for name, value in changes(before, after).items():
         if value > limits.get(name, math.inf):
             return f"{name.replace('_', ' ')} {value:.3f}, more than {limits[name]:.3f}"
     return None

@@ -5,7 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
+
+from jaxdeblur import create_model, weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,3 +142,36 @@ def test_wrong_arguments_are_one_line(command, message):
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def small_weights(tmp_path):
+    """A file with a network that gives back its input."""
+    module = create_model("atrous_net", num_channels=4, num_blocks=1, zero_init=True)
+    params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    weights.save(tmp_path / "net.safetensors", weights.Deblurrer(module, params, {"channels": 3}))
+    return tmp_path / "net.safetensors"
+
+
+@pytest.mark.slow
+def test_tiles_are_timed_against_none(small_weights):
+    options = ["--model", small_weights, "--tile", 64, "--rounds", 1, "--whole", 0.1]
+    result = run("tiling.py", "--sizes", "120x90", "400x300", *options)
+    assert result.returncode == 0, result.stderr
+    small, large = (line.split("|")[1:-1] for line in result.stdout.splitlines()[2:])
+    assert [float(cell) > 0 for cell in small[1:]] == [True] * 5
+    assert float(small[5]) == pytest.approx(float(small[1]) / float(small[3]), rel=0.5)
+    assert large[0].strip() == "400x300"
+    assert large[3].strip() == ""  # more than 0.1 megapixels
+    assert "Traceback" not in run("tiling.py", "--model", small_weights, "--sizes", "big").stderr
+
+
+@pytest.mark.slow
+def test_limits_of_a_network_that_changes_nothing_are_zero(small_weights, tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (300, 320, 3), np.uint8)
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(photo).save(tmp_path / split / "photo.png")
+    result = run("limits.py", "--model", small_weights, "--data_dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == {"change": 0, "overshoot": 0, "colour_shift": 0}

@@ -68,6 +68,8 @@ class Photos:
         return len(self._files)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # by which iteration ends
         for candidate in range(index, index + len(self)):
             image = self._decode(candidate % len(self))
             if image is not None:

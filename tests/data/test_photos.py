@@ -200,3 +200,7 @@ def test_photographs_for_training_are_all_readable(shared_data, caplog):
     with Image.open(name) as image:
         assert image.size == (width, height)
     assert not caplog.records
+
+
+def test_iteration_ends():
+    assert len(list(photos.skimage_photos("val"))) == 2
