@@ -15,6 +15,9 @@ def get_config() -> ConfigDict:
     config.model_kwargs = ConfigDict()
     config.dtype = "float32"  # of the arithmetic: float32 | bfloat16; parameters stay float32
 
+    # Start from trained parameters: what jaxdeblur.load takes, of the same network; "": from none.
+    config.init_from = ""
+
     # Data: cifar10 (a TFDS folder), photos (a folder of photographs) or skimage (those that
     # scikit-image ships; data_dir is not read).
     config.dataset = "cifar10"

@@ -188,7 +188,7 @@ def plan(
                 f"are {reach[0]} and {reach[1]} pixels; {least} at least, or 'auto'"
             )
         return made[0]
-    if not single and math.prod(padded) <= budget:
+    if not single and math.prod(padded) <= min(budget, math.prod(_SHAPES[-1])):
         return plans([padded])[0]
     # Tiles that the picture is too small for would be cut to its size, each time another one.
     shapes = [s for s in _SHAPES if not single or (s[0] <= padded[0] and s[1] <= padded[1])]

@@ -18,7 +18,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxdeblur import config as configuration
-from jaxdeblur import distributed, evaluation, metrics
+from jaxdeblur import distributed, evaluation, metrics, weights
 from jaxdeblur.checkpoints import Checkpoints
 from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import make_pair
@@ -194,6 +194,25 @@ def jit_step(
     )
 
 
+def start_from(
+    state: TrainState,
+    trained: weights.Deblurrer,
+    config: ConfigDict,
+    sharding: jax.sharding.Sharding,
+) -> TrainState:
+    """Replaces a new state's parameters, and their average, by trained ones.
+
+    Raises:
+      InputError: they are those of another network.
+    """
+    source = f"config.init_from = {config.init_from!r}"
+    module = create_model(config.model, **config.model_kwargs)
+    weights.check_shapes(module, trained.variables(), 3, source)
+    params, model_state = jax.device_put((trained.params, trained.model_state), sharding)
+    average = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, ema_params=average, model_state=model_state)
+
+
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains the configured network, or goes on where the workdir's run stopped.
 
@@ -226,6 +245,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     replicated, sharded = distributed.shardings()
     module, optimizer, init = _parts(config, num_steps)
     state = jax.jit(init, out_shardings=replicated)(jax.random.key(config.seed))
+    if config.init_from:
+        state = start_from(state, weights.load(config.init_from), config, replicated)
     train = jit_step(config, module, optimizer, replicated, sharded)
     eval_step = evaluation.jit_step(module.apply, config.max_sigma, replicated, sharded)
     place = functools.partial(pipeline.to_devices, sharding=sharded)

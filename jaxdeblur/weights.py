@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -98,9 +97,12 @@ class Deblurrer:
             the frames before and after, at the clip's ends the end itself.
           **options: as of a call.
         """
-        return restore.restore_frames(
-            frames, functools.partial(self, **options), self.card["channels"]
-        )
+
+        def restore_one(frame: np.ndarray) -> Any:
+            # As a batch, padded to the grid alone: a clip has one size, and so one program.
+            return self(frame[None], **options)[0]
+
+        return restore.restore_frames(frames, restore_one, self.card["channels"])
 
     def variables(self) -> dict[str, Any]:
         """What `module.apply` takes first."""

@@ -283,3 +283,33 @@ def test_the_optimizer_is_adam_with_warm_up_and_cosine():
         updates, opt_state = optimizer.update({"w": jnp.array(grad)}, opt_state, params)
         params = optax.apply_updates(params, updates)
         np.testing.assert_allclose(params["w"], weight.detach().numpy(), atol=1e-5)
+
+
+def test_a_run_starts_from_trained_parameters(finished, tmp_path):
+    workdir, first = finished
+    # So small a rate that the parameters hardly move.
+    last = str(workdir / "checkpoints" / "6")
+    config = tiny_config(init_from=last, num_steps=1, learning_rate=1e-9, seed=5)
+    state = training.train_and_evaluate(config, tmp_path / "second")
+    for old, new, average in zip(
+        jax.tree.leaves(first.ema_params),
+        jax.tree.leaves(state.params),
+        jax.tree.leaves(state.ema_params),
+        strict=True,
+    ):
+        np.testing.assert_allclose(new, old, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(average, old, rtol=0, atol=1e-7)
+    # A run that goes on keeps what it has learned.
+    again = training.train_and_evaluate(config, tmp_path / "second")
+    assert_equal_states(again, state)
+
+
+def test_parameters_of_another_network_are_refused(finished, tmp_path):
+    workdir, _ = finished
+    config = tiny_config(init_from=str(workdir))
+    config.model_kwargs.num_channels = 16
+    with pytest.raises(InputError, match=r"config.init_from = .* do not belong together"):
+        training.train_and_evaluate(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InputError, match="is no weights file"):
+        training.train_and_evaluate(tiny_config(init_from="nothing"), tmp_path / "other")

@@ -18,8 +18,8 @@ from scipy import signal
 MARGIN = 14  # pixels, the radius of the largest kernel
 
 _BLURS = ("none", "gaussian", "motion", "defocus")
-_BLUR_SHARES = (0.22, 0.40, 0.24, 0.14)
-_CLEAN_SHARE = 0.5  # of the photographs: neither noise nor JPEG
+_BLUR_SHARES = (0.32, 0.38, 0.18, 0.12)
+_CLEAN_SHARE = 0.6  # of the photographs: neither noise nor JPEG
 
 _GAUSSIAN_SIGMAS = (0.3, 3.2)  # pixels
 _DEFOCUS_RADII = (0.7, 4.5)  # pixels
