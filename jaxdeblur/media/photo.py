@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import secrets
 import stat
 import warnings
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ import numpy as np
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.media import pillow, png, tiff
+from jaxdeblur.media.atomic import replacing
 from jaxdeblur.media.metadata import Metadata
 
 SUFFIXES: tuple[str, ...] = tuple(pillow.FORMATS)
@@ -152,45 +152,8 @@ def write(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = False)
     Raises:
       InputError: the file exists or cannot be written. What was there stays as it was.
     """
-    name = os.fspath(path)
-    # The file that a link names is replaced, not the link.
-    target = Path(os.path.realpath(path) if overwrite else path)
-    temporary = target.with_name(f".jaxdeblur-{secrets.token_hex(8)}.part")
-    try:
-        if not target.parent.is_dir():
-            raise _error(name, "its folder does not exist; make it first")
-        if target.exists() and not target.is_file():
-            raise _error(name, "is not a file; give another name")
-        if not overwrite and os.path.lexists(target):
-            raise FileExistsError
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, target)
-        else:
-            _move_to_free_name(temporary, target)
-    except FileExistsError:
-        raise _error(name, "exists; give --overwrite or another name") from None
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise _error(name, f"cannot be written ({_reason(error)})") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            os.unlink(temporary)
-
-
-def _move_to_free_name(temporary: Path, target: Path) -> None:
-    try:
-        os.link(temporary, target)  # unlike a renaming, this fails if `target` exists
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if os.path.lexists(target):
-            raise FileExistsError from None
-        os.rename(temporary, target)
+    with replacing(path, overwrite=overwrite) as partial, open(partial, "xb") as file:
+        file.write(data)
 
 
 def _error(name: str, reason: object) -> InputError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.media.atomic import replacing
 from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened, rgb_converter
 from jaxdeblur.media.encoding import MUXERS, Writer
 
@@ -105,11 +105,10 @@ def transcode(
             f"{target}: a {target.suffix or 'file without suffix'} cannot hold the restored "
             f"video; choose one of {', '.join(MUXERS)}"
         )
-    _check_folder(target.parent, target)
     count = 0
     with (
         opened(source) as clip,
-        _replacing(target, overwrite) as partial,
+        replacing(target, overwrite=overwrite) as partial,
         contextlib.closing(Writer(clip, target, partial, quality)) as writer,
         contextlib.closing(_restored(clip, restore, writer.copied)) as frames,
     ):
@@ -144,7 +143,8 @@ def write_frames(
     from PIL import Image
 
     folder = Path(folder)
-    _check_folder(folder if folder.exists() else folder.parent, folder)
+    if not (folder if folder.exists() else folder.parent).is_dir():
+        raise InputError(f"{folder}: cannot be made; its parent is not a folder")
     count = 0
     with opened(source) as clip, contextlib.closing(_restored(clip, restore)) as frames:
         for image, _, _ in frames:
@@ -154,7 +154,7 @@ def write_frames(
                 continue
             with blamed(f"{path}: cannot be written"):
                 folder.mkdir(exist_ok=True)
-                with _replacing(path, overwrite=True) as partial:
+                with replacing(path, overwrite=True) as partial:
                     Image.fromarray(image).save(partial)
     return count
 
@@ -185,31 +185,3 @@ def _restored(
         # Reading on to the end also fetches the sound that follows the last frame.
         if next(frames, None) is not None or pending:
             raise ValueError("restore returned fewer frames than it was given")
-
-
-def _check_folder(folder: Path, target: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{target}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{target}: no permission to write to {folder}")
-
-
-@contextlib.contextmanager
-def _replacing(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A hidden path beside the target that becomes the target, or is removed after any error."""
-    _check_free(target, overwrite)
-    partial = target.with_name(f".{uuid.uuid4().hex}.partial{target.suffix}")
-    try:
-        yield partial
-        _check_free(target, overwrite)
-        with blamed(f"{target}: cannot be written"):
-            partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check_free(target: Path, overwrite: bool) -> None:
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target}: exists already; give another name or overwrite it")

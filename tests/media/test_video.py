@@ -643,7 +643,7 @@ def test_quality_outside_its_range_is_refused(tmp_path, clip, quality):
 def test_an_existing_target_is_only_replaced_on_request(tmp_path, clip):
     target = tmp_path / "out.mp4"
     target.write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists; give --overwrite"):
         video.transcode(clip, target, identity)
     assert target.read_text() == "mine"
 
@@ -666,7 +666,7 @@ def test_a_target_made_meanwhile_is_not_replaced(tmp_path, clip):
         target.write_text("mine")
         return frames
 
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists; give --overwrite"):
         video.transcode(clip, target, meddle)
     assert target.read_text() == "mine"
     assert os.listdir(tmp_path) == ["out.mp4"]
@@ -695,9 +695,9 @@ def test_targets_that_cannot_be_written_are_named(tmp_path, clip):
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "folder.mp4").mkdir()
     for target, reason in (
-        (tmp_path / "missing" / "out.mp4", "is not a folder"),
-        (tmp_path / "file" / "out.mp4", "is not a folder"),
-        (tmp_path / "folder.mp4", "is a folder"),
+        (tmp_path / "missing" / "out.mp4", "its folder does not exist"),
+        (tmp_path / "file" / "out.mp4", "its folder does not exist"),
+        (tmp_path / "folder.mp4", "is not a file"),
     ):
         with pytest.raises(InputError, match=reason) as caught:
             video.transcode(clip, target, identity)
