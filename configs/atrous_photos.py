@@ -7,8 +7,10 @@ What:      64 channels, 5 blocks, 792,675 parameters; random 64x64 patches of ev
            them stays as it is. DIR/train and DIR/val are the splits; without them every tenth
            photograph is held out. Evaluated on its central 256 pixels with Gaussian blur, sigma in
            (0, 3).
-Source:    this project.
-Expected:  depends on the photographs.
+Source:    this project; the shipped weights `atrous-photo` were trained by it, in two runs (see
+           `jaxdeblur models --verbose`). --config.init_from=atrous-photo starts from them.
+Expected:  depends on the photographs; on those of the card +2.4 dB at sigma 1.5.
+Hardware:  2 CPU cores (AMD EPYC, Zen 5), an hour or so.
 """
 
 from ml_collections import ConfigDict

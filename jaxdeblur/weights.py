@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdeblur import restore
+from jaxdeblur import atomic, restore
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.models import create_model, describe_model
 
@@ -117,22 +117,17 @@ def save(path: str | os.PathLike[str], deblurrer: Deblurrer) -> None:
     Raises:
       InputError: the folder does not exist or cannot be written to.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as to_bytes
 
-    path = Path(path).expanduser()
     name, fields = describe_model(deblurrer.module)
     card = {**deblurrer.card, "model": name, "model_kwargs": fields}
     arrays = {
         key: np.ascontiguousarray(value)
         for key, value in flatten_dict(deblurrer.variables(), sep="/").items()
     }
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file(arrays, partial, metadata={"card": json.dumps(card)})
-        partial.rename(path)
-    except Exception as error:  # safetensors raises its own error type for a failed write
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {str(path)!r} ({error})") from error
+    data = to_bytes(arrays, metadata={"card": json.dumps(card)})
+    with atomic.replacing(Path(path).expanduser(), overwrite=True) as partial:
+        partial.write_bytes(data)
 
 
 def load(source: str | os.PathLike[str], *, dtype: Any = None) -> Deblurrer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import glob
 import importlib.util
 import logging
 import sys
@@ -208,7 +209,8 @@ class _Restorer:
         if self._arguments.output is not None:
             _make_folder(job.target.parent)
         (self._video if job.is_video else self._photo)(job)
-        print(job.target)
+        # On a terminal through the progress bar, which would be torn otherwise.
+        (self.report if sys.stdout.isatty() else print)(str(job.target))
 
     def _photo(self, job: Job) -> None:
         from jaxdeblur.media import photo
@@ -262,7 +264,7 @@ class _Restorer:
         path = Path(self._arguments.compare).expanduser()
         if path.is_dir():
             path = path / job.relative
-            others = sorted(path.parent.glob(f"{path.stem}.*"))
+            others = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
             path = path if path.exists() or not others else others[0]
         original = photo.read(path)
         sharp = original.upright(original.rgb)

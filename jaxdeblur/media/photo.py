@@ -30,9 +30,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxdeblur.atomic import replacing
 from jaxdeblur.errors import InputError
 from jaxdeblur.media import pillow, png, tiff
-from jaxdeblur.media.atomic import replacing
 from jaxdeblur.media.metadata import Metadata
 
 SUFFIXES: tuple[str, ...] = tuple(pillow.FORMATS)

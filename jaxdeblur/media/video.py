@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxdeblur.atomic import replacing
 from jaxdeblur.errors import InputError
-from jaxdeblur.media.atomic import replacing
 from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened, rgb_converter
 from jaxdeblur.media.encoding import MUXERS, Writer
 
