@@ -200,12 +200,12 @@ def test_failed_save_keeps_the_older_file_and_leaves_no_partial_one(
     weights.save(path, deblurrer)
     before = path.read_bytes()
 
-    def full_disk(arrays, filename, metadata=None):
-        with open(filename, "wb") as file:
-            file.write(b"half")
+    def full_disk(file, data):
+        with file.open("wb") as opened:
+            opened.write(data[:100])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
     with pytest.raises(InputError, match="No space left"):
         weights.save(path, make(random=False))
     assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
