@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -32,12 +33,16 @@ def reported() -> Iterator[None]:
     """
     try:
         yield
+        sys.stdout.flush()  # here, where its failure is told like any other
     except InputError as error:
         _exit(2, error)
     except TrainingError as error:
         _exit(1, error)
     except KeyboardInterrupt:
         _exit(130, "interrupted")
+    except BrokenPipeError:  # whoever read standard output has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python writes at its end
+        raise SystemExit(1) from None
 
 
 def _exit(status: int, error: object) -> None:

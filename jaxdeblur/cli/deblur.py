@@ -8,10 +8,11 @@ import functools
 import glob
 import importlib.util
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxdeblur.errors import InputError
 
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     jobs, problems = files.find(arguments.inputs, arguments.output, frames=arguments.frames)
     index, count = distributed.share()
-    with restorer.warnings_told():
+    with restorer.warnings_told(), _tidy_when_terminated():
         failed = restorer.all(jobs[index::count])
     for problem in problems if index == 0 else ():
         restorer.report(f"error: {problem}")
@@ -118,6 +119,20 @@ def _check(arguments: argparse.Namespace) -> None:
             raise InputError("- (standard input) must be the only input")
     if arguments.compare and not Path(arguments.compare).expanduser().exists():
         raise InputError(f"--compare {arguments.compare!r} does not exist")
+
+
+@contextlib.contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """Lets SIGTERM, with which clusters end a job, remove the file in the making."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Handler(logging.Handler):

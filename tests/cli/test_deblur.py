@@ -1,6 +1,8 @@
 """The command, on small files, with a network whose result is known: every level plus ten."""
 
 import io
+import os
+import signal
 import subprocess
 import sys
 
@@ -352,3 +354,23 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, deblur, monkeypatch):
     status, _, err = deblur(source)
     assert (status, err) == (130, "error: interrupted\n")
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path, deblur, monkeypatch):
+    from jaxdeblur import atomic
+
+    source = save(tmp_path / "photo.png")
+    monkeypatch.setattr(atomic.os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    status, _, err = deblur(source)
+    assert (status, err) == (128 + signal.SIGTERM, "")
+    assert list(tmp_path.iterdir()) == [source]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_has_had_enough_is_no_bug():
+    command = [sys.executable, "-m", "jaxdeblur.cli", "models"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
