@@ -48,11 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
         width, height = _size(text)
         case = (arguments.model, height, width, arguments.rounds)
         seconds, memory = in_own_process(*case, tile)
-        line = f"| {text} | {seconds:.2f} | {memory / 1e6:.0f} |"
+        line = f"| {text} | {seconds:.3g} | {memory / 1e6:.0f} |"
         if width * height <= arguments.whole * 1e6:
             whole_seconds, whole_memory = in_own_process(*case, "off")
             ratio = seconds / whole_seconds
-            line += f" {whole_seconds:.2f} | {whole_memory / 1e6:.0f} | {ratio:.2f} |"
+            line += f" {whole_seconds:.3g} | {whole_memory / 1e6:.0f} | {ratio:.2f} |"
         else:
             line += " | | |"
         print(line, flush=True)
