@@ -88,6 +88,12 @@ def _abstract(x: jax.Array) -> Any:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
+def any_checkpoint(workdir: Path) -> bool:
+    """Whether a run goes on in this workdir, instead of beginning."""
+    # What is being written has a longer name.
+    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+
+
 def best_step(workdir: Path) -> int:
     """The step of the checkpoint with the highest validation PSNR; the latest if none has one.
 

@@ -166,7 +166,7 @@ def run(
       output: folder for `results.json`, `per_image.csv` and `images.png`; made where missing.
 
     Returns:
-      The contents of `results.json`.
+      The contents of `results.json`, where infinite values are null.
 
     Raises:
       InputError: wrong configuration, data, weights or output folder, or a size that the network

@@ -16,7 +16,7 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.models.layers import current_frame
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ Tile = int | Literal["auto", "off"]
 # enough for the caches of a CPU (with 64 channels, a pixel costs half as much again beyond).
 _SHAPES = ((256, 256), (384, 512), (512, 384), (512, 768), (768, 512), (768, 768))
 
-# A network's temporary arrays, in units of its widest layer's output (measured, KAIST_NET's most).
-_LAYERS_ALIVE = 28
+# A network's temporary arrays, in units of its widest layer's output: 8 to 29 by XLA's count (the
+# `memory_analysis` of a compiled call at 256x256 and 512x512), KAIST_NET's most.
+_LAYERS_ALIVE = 30
 _DEFAULT_BYTES = 4 * 2**30  # where the device does not tell how much it has
 _MEMORY_SHARE = 0.25
 
@@ -143,6 +145,24 @@ class Plan:
         return math.prod(self.shape) * len(self.rows) * len(self.columns)
 
 
+def padded_size(module: nn.Module, size: tuple[int, int], *, single: bool) -> tuple[int, int]:
+    """Returns the height and width to which pictures of a size are padded.
+
+    They depend on nothing else, so that no option changes what lies beyond the picture.
+    """
+    network: Any = module
+    multiple = network.size_multiple
+    height, width = (_round_up(max(n, network.minimum_size), multiple) for n in size)
+    if not single:
+        return height, width
+    choices = []
+    for shape in _SHAPES:
+        padded = (max(height, shape[0]), max(width, shape[1]))
+        if tiles := Plan.of(size, padded, shape, network.reach, multiple):
+            choices.append((tiles.pixels, padded))
+    return min(choices)[1] if choices else (height, width)
+
+
 def plan(
     module: nn.Module, size: tuple[int, int], options: Options, *, single: bool, budget: int
 ) -> Plan:
@@ -159,44 +179,33 @@ def plan(
       InputError: tiles of the given size would be nothing but margin.
     """
     network: Any = module
-    multiple = network.size_multiple
-    height, width = (_round_up(max(n, network.minimum_size), multiple) for n in size)
-    reach = network.reach
-    padded = (height, width)
-
-    def plans(shapes: Iterable[tuple[int, int]]) -> list[Plan]:
-        made = (Plan.of(size, padded, shape, reach, multiple) for shape in shapes)
-        return [plan for plan in made if plan is not None]
-
-    if single:
-        # Whatever the options, so that none of them changes what lies beyond the picture.
-        choices = []
-        for shape in _SHAPES:
-            padded = (max(height, shape[0]), max(width, shape[1]))
-            choices += [(plan.pixels, padded) for plan in plans([shape])]
-        padded = min(choices)[1] if choices else (height, width)
+    multiple, reach = network.size_multiple, network.reach
     if options.self_ensemble:  # turned around, the network sees as far to the other side
         reach = (max(reach), max(reach))
-    if options.tile == "off":
-        return plans([padded])[0]
-    if isinstance(options.tile, int):
+    padded = padded_size(module, size, single=single)
+    at_once = min(budget, math.prod(_SHAPES[-1]))
+    if options.tile == "off" or (
+        options.tile == "auto" and not single and math.prod(padded) <= at_once
+    ):
+        shapes = [padded]
+    elif options.tile == "auto":
+        # Tiles that the picture is too small for would be cut to its size, each time another one.
+        shapes = [s for s in _SHAPES if not single or (s[0] <= padded[0] and s[1] <= padded[1])]
+    else:
         side = _round_up(options.tile, multiple)
-        if not (made := plans([(side, side)])):
-            least = sum(reach) + multiple
-            raise InputError(
-                f"tile = {options.tile} is too small for {type(module).__name__}, whose margins "
-                f"are {reach[0]} and {reach[1]} pixels; {least} at least, or 'auto'"
-            )
-        return made[0]
-    if not single and math.prod(padded) <= min(budget, math.prod(_SHAPES[-1])):
-        return plans([padded])[0]
-    # Tiles that the picture is too small for would be cut to its size, each time another one.
-    shapes = [s for s in _SHAPES if not single or (s[0] <= padded[0] and s[1] <= padded[1])]
-    made = plans(shapes) or plans([padded])
-    fitting = [plan for plan in made if math.prod(plan.shape) <= budget]
+        shapes = [(side, side)]
+    plans = [p for s in shapes if (p := Plan.of(size, padded, s, reach, multiple))]
+    if not plans and options.tile != "auto":
+        raise InputError(
+            f"tile = {options.tile} is too small for {type(module).__name__}, whose margins are "
+            f"{reach[0]} and {reach[1]} pixels; {sum(reach) + multiple} at least, or 'auto'"
+        )
+    whole = Plan.of(size, padded, padded, reach, multiple)
+    plans = plans or [p for p in (whole,) if p]
+    fitting = [p for p in plans if math.prod(p.shape) <= budget]
     if fitting:
-        return min(fitting, key=lambda plan: plan.pixels)
-    return min(made, key=lambda plan: math.prod(plan.shape))
+        return min(fitting, key=lambda p: p.pixels)
+    return min(plans, key=lambda p: math.prod(p.shape))
 
 
 def restore(
@@ -237,7 +246,7 @@ def restore(
         results = _ensemble(module, variables, filled, options.self_ensemble)
         for (i, rows, columns), window, result in zip(chosen, windows, results, strict=False):
             inside = _inside(rows), _inside(columns)
-            before, after = _current(window[inside]), result[inside]
+            before, after = to_float(current_frame(window[inside])), result[inside]
             if reason := _implausible(before, after, limits):
                 where = f"rows {rows.first} to {rows.stop}, columns {columns.first} to "
                 _log.warning("%s%d left as they were: %s", where, columns.stop, reason)
@@ -249,7 +258,7 @@ def restore(
 
 
 def restore_frames(
-    frames: Iterable[np.ndarray], restore_one: Any, channels: int
+    frames: Iterable[np.ndarray], restore_one: Callable[[np.ndarray], Any], channels: int
 ) -> Iterator[np.ndarray]:
     """Restores the frames of one clip in order, holding three of them.
 
@@ -343,11 +352,6 @@ def _reflect(index: np.ndarray, size: int) -> np.ndarray:
 def _inside(span: Span) -> slice:
     """The pixels of a tile that it gives to the result."""
     return slice(span.first - span.start, span.stop - span.start)
-
-
-def _current(window: np.ndarray) -> np.ndarray:
-    """The frame that is restored, float32 `[H, W, 3]`."""
-    return to_float(window if window.shape[-1] == 3 else window[..., 3:6])
 
 
 def changes(before: np.ndarray, after: np.ndarray) -> dict[str, float]:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from jaxdeblur import config as configuration
 from jaxdeblur import distributed, evaluation, metrics, weights
-from jaxdeblur.checkpoints import Checkpoints
+from jaxdeblur.checkpoints import Checkpoints, any_checkpoint
 from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError, TrainingError
@@ -195,19 +195,21 @@ def jit_step(
 
 
 def start_from(
-    state: TrainState,
-    trained: weights.Deblurrer,
-    config: ConfigDict,
-    sharding: jax.sharding.Sharding,
+    state: TrainState, source: str, module: nn.Module, sharding: jax.sharding.Sharding
 ) -> TrainState:
     """Replaces a new state's parameters, and their average, by trained ones.
 
+    Args:
+      state: the new state.
+      source: what `weights.load` takes.
+      module: the network.
+      sharding: of the state.
+
     Raises:
-      InputError: they are those of another network.
+      InputError: no such weights, or those of another network.
     """
-    source = f"config.init_from = {config.init_from!r}"
-    module = create_model(config.model, **config.model_kwargs)
-    weights.check_shapes(module, trained.variables(), 3, source)
+    trained = weights.load(source)
+    weights.check_shapes(module, trained.variables(), 3, f"config.init_from = {source!r}")
     params, model_state = jax.device_put((trained.params, trained.model_state), sharding)
     average = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema_params=average, model_state=model_state)
@@ -245,8 +247,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     replicated, sharded = distributed.shardings()
     module, optimizer, init = _parts(config, num_steps)
     state = jax.jit(init, out_shardings=replicated)(jax.random.key(config.seed))
-    if config.init_from:
-        state = start_from(state, weights.load(config.init_from), config, replicated)
+    if config.init_from and not any_checkpoint(workdir):
+        state = start_from(state, config.init_from, module, replicated)
     train = jit_step(config, module, optimizer, replicated, sharded)
     eval_step = evaluation.jit_step(module.apply, config.max_sigma, replicated, sharded)
     place = functools.partial(pipeline.to_devices, sharding=sharded)

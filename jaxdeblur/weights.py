@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxdeblur import atomic, restore
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.models import create_model, describe_model
+from jaxdeblur.models.layers import Array
 
 _SHIPPED = Path(__file__).parent / "pretrained"
 
@@ -42,12 +43,12 @@ class Deblurrer:
 
     def __call__(
         self,
-        blurred: np.ndarray | jax.Array,
+        blurred: Array,
         *,
         tile: restore.Tile = "auto",
         self_ensemble: bool = False,
         strength: float = 1.0,
-    ) -> np.ndarray | jax.Array:
+    ) -> Array:
         """Restores pictures of any size.
 
         Not for use inside `jax.jit`; there, `module.apply(deblurrer.variables(), blurred)`.
@@ -87,7 +88,9 @@ class Deblurrer:
             )
         limits = self.card.get("limits", {})
         restored = restore.restore(self.module, self.variables(), pictures, options, limits)
-        return jnp.asarray(restored) if isinstance(blurred, jax.Array) else restored
+        if isinstance(blurred, jax.Array):
+            return jnp.asarray(restored)
+        return restored
 
     def frames(self, frames: Iterable[np.ndarray], **options: Any) -> Iterator[np.ndarray]:
         """Restores the frames of one clip, in order, holding three of them at a time.

@@ -163,7 +163,9 @@ def test_tiles_are_timed_against_none(small_weights):
     assert float(small[5]) == pytest.approx(float(small[1]) / float(small[3]), rel=0.5)
     assert large[0].strip() == "400x300"
     assert large[3].strip() == ""  # more than 0.1 megapixels
-    assert "Traceback" not in run("tiling.py", "--model", small_weights, "--sizes", "big").stderr
+    refused = run("tiling.py", "--model", small_weights, "--sizes", "big")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: --sizes 'big'; a size is such as 1280x720\n"
 
 
 @pytest.mark.slow

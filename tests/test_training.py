@@ -1,5 +1,6 @@
 import functools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,7 +289,8 @@ def test_the_optimizer_is_adam_with_warm_up_and_cosine():
 def test_a_run_starts_from_trained_parameters(finished, tmp_path):
     workdir, first = finished
     # So small a rate that the parameters hardly move.
-    last = str(workdir / "checkpoints" / "6")
+    shutil.copytree(workdir, tmp_path / "first")
+    last = str(tmp_path / "first" / "checkpoints" / "6")
     config = tiny_config(init_from=last, num_steps=1, learning_rate=1e-9, seed=5)
     state = training.train_and_evaluate(config, tmp_path / "second")
     for old, new, average in zip(
@@ -299,7 +301,8 @@ def test_a_run_starts_from_trained_parameters(finished, tmp_path):
     ):
         np.testing.assert_allclose(new, old, rtol=0, atol=1e-7)
         np.testing.assert_allclose(average, old, rtol=0, atol=1e-7)
-    # A run that goes on keeps what it has learned.
+    # A run that goes on keeps what it has learned, even when the first is gone.
+    shutil.rmtree(tmp_path / "first")
     again = training.train_and_evaluate(config, tmp_path / "second")
     assert_equal_states(again, state)
 

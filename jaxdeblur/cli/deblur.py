@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from jaxdeblur.errors import InputError
 
@@ -86,13 +86,12 @@ def run(arguments: argparse.Namespace) -> None:
     from jaxdeblur.media import files
 
     restorer = _Restorer(arguments)
-    if _STREAM in arguments.inputs:
-        with restorer.warnings_told():
-            restorer.stream()
-        return
-    jobs, problems = files.find(arguments.inputs, arguments.output, frames=arguments.frames)
-    index, count = distributed.share()
     with restorer.warnings_told(), _tidy_when_terminated():
+        if _STREAM in arguments.inputs:
+            restorer.stream()
+            return
+        jobs, problems = files.find(arguments.inputs, arguments.output, frames=arguments.frames)
+        index, count = distributed.share()
         failed = restorer.all(jobs[index::count])
     for problem in problems if index == 0 else ():
         restorer.report(f"error: {problem}")
@@ -161,6 +160,7 @@ class _Restorer:
             "strength": arguments.strength,
         }
         self._progress: ProgressLine | None = None
+        self._done = 0  # photographs, and frames of videos
         self._current = ""
 
     def report(self, line: str) -> None:
@@ -185,15 +185,18 @@ class _Restorer:
         from jaxdeblur.progress import ProgressLine
 
         failed = 0
-        with ProgressLine("deblurring", max(len(jobs), 1)) as self._progress:
-            for done, job in enumerate(jobs):
+        sizes = [_num_pictures(job) for job in jobs]
+        with ProgressLine("deblurring", max(sum(sizes), 1)) as self._progress:
+            for job, size in zip(jobs, sizes, strict=True):
                 self._current = str(job.source)
                 try:
-                    self._one(job)
+                    with _memory_told():
+                        self._one(job)
                 except InputError as error:
                     failed += 1
                     self.report(f"error: {_naming(job.source, error)}")
-                self._progress.update(done + 1)
+                self._done += size
+                self._progress.update(self._done)
         self._progress = None
         return failed
 
@@ -205,9 +208,10 @@ class _Restorer:
         self._current = "standard input"
         to_file = output not in (None, _STREAM)
         blurred = photo.read(sys.stdin.buffer.read(), name=self._current)
-        data = photo.encode(
-            blurred, self._restore(blurred.rgb), Path(output).suffix or None if to_file else None
-        )
+        suffix = Path(output).suffix or None if to_file else None
+        photo.output_format(blurred, suffix)  # refuses before the work
+        with _memory_told():
+            data = photo.encode(blurred, self._deblurrer(blurred.rgb, **self._options), suffix)
         if to_file:
             photo.write(output, data, overwrite=self._arguments.overwrite)
             return
@@ -231,8 +235,9 @@ class _Restorer:
         from jaxdeblur.media import photo
 
         blurred = photo.read(job.source)
+        photo.output_format(blurred, job.target.suffix)  # refuses before the work
         sharp = self._sharp(job, blurred) if self._arguments.compare else None
-        restored = self._restore(blurred.rgb)
+        restored = self._deblurrer(blurred.rgb, **self._options)
         data = photo.encode(blurred, restored, job.target.suffix)
         photo.write(job.target, data, overwrite=self._arguments.overwrite)
         pictures = [blurred.upright(blurred.rgb), blurred.upright(restored)]
@@ -245,32 +250,21 @@ class _Restorer:
 
     def _video(self, job: Job) -> None:
         from jaxdeblur.media import video
-        from jaxdeblur.progress import ProgressLine
 
         if self._arguments.compare or self._arguments.side_by_side:
             self.report(f"warning: {job.source}: --compare and --side-by-side are for photographs")
-        total = video.count_frames(job.source)
-        with ProgressLine(job.source.name, total or 1) as progress:
 
-            def restore(frames):
-                restored = self._deblurrer.frames(frames, **self._options)
-                for done, frame in enumerate(restored):
-                    yield frame
-                    progress.update(done + 1)
+        def restore(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+            restored = self._deblurrer.frames(frames, **self._options)
+            for number, frame in enumerate(restored, start=1):
+                yield frame
+                if self._progress:
+                    self._progress.update(self._done + number)
 
-            write = video.write_frames
-            if not self._arguments.frames:
-                write = functools.partial(video.transcode, quality=self._arguments.quality)
-            write(job.source, job.target, restore, overwrite=self._arguments.overwrite)
-
-    def _restore(self, rgb: np.ndarray) -> Any:
-        import jax
-
-        try:
-            return self._deblurrer(rgb, **self._options)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            reason = (str(error).splitlines() or ["out of memory"])[0]
-            raise InputError(f"could not be restored ({reason}); try --tile 512") from error
+        write = video.write_frames
+        if not self._arguments.frames:
+            write = functools.partial(video.transcode, quality=self._arguments.quality)
+        write(job.source, job.target, restore, overwrite=self._arguments.overwrite)
 
     def _sharp(self, job: Job, blurred: Photo) -> np.ndarray:
         """The sharp photograph that a file is compared with, upright."""
@@ -290,6 +284,28 @@ class _Restorer:
                 f"{size[1]}x{size[0]}; --compare needs equal sizes"
             )
         return sharp
+
+
+def _num_pictures(job: Job) -> int:
+    """What a file counts on the progress bar: 1, or about as many as a video has frames."""
+    from jaxdeblur.media import video
+
+    try:
+        return (job.is_video and video.count_frames(job.source)) or 1
+    except InputError:  # told when its turn comes
+        return 1
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turns a failure of the device, which is one of memory, into an error for the user."""
+    import jax
+
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        reason = (str(error).splitlines() or ["out of memory"])[0]
+        raise InputError(f"could not be restored ({reason}); try --tile 512") from error
 
 
 def _is_folder(job: Job) -> bool:

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy import signal
 
+from jaxdeblur.pictures import to_uint8
+
 MARGIN = 14  # pixels, the radius of the largest kernel
 
 _BLURS = ("none", "gaussian", "motion", "defocus")
@@ -141,11 +143,6 @@ def to_encoded(light: np.ndarray) -> np.ndarray:
     """Linear light to sRGB, both in [0, 1]; what lies outside is clipped."""
     light = np.clip(light, 0, 1)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Rounds [0, 1] to uint8, clipping what lies outside."""
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def _linear_of_every_level() -> np.ndarray:

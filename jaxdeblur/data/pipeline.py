@@ -210,9 +210,14 @@ def _centre(image: np.ndarray, size: int) -> np.ndarray:
 
 def _cut(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.ndarray:
     """A square and the margin around it, which is reflected where the image ends."""
-    rows, columns = (np.arange(start - margin, start + size + margin) for start in (top, left))
-    inside = [
+    height, width = image.shape[:2]
+    starts, extent = (top - margin, left - margin), size + 2 * margin
+    if min(starts) >= 0 and starts[0] + extent <= height and starts[1] + extent <= width:
+        return image[starts[0] : starts[0] + extent, starts[1] : starts[1] + extent]
+    rows, columns = (
         np.abs(line) - 2 * np.maximum(line - (length - 1), 0)
-        for line, length in zip((rows, columns), image.shape[:2], strict=True)
-    ]
-    return image[inside[0][:, None], inside[1]]
+        for line, length in zip(
+            (start + np.arange(extent) for start in starts), (height, width), strict=True
+        )
+    )
+    return image[rows[:, None], columns]

@@ -122,7 +122,7 @@ def encode(photo: Photo, rgb: np.ndarray, suffix: str | None = None) -> bytes:
         raise ValueError(
             f"rgb is {rgb.dtype} {rgb.shape}, not {photo.rgb.dtype} {photo.rgb.shape} as photo.rgb"
         )
-    target = _output_format(photo, suffix)
+    target = output_format(photo, suffix)
     array = _of_depth(_channels(photo, rgb), _DEEPEST.get(target, np.dtype(np.uint8)))
     if target == "BMP":
         array = photo.upright(array)
@@ -224,7 +224,8 @@ def _decode(data: bytes, name: str) -> Photo:
     )
 
 
-def _output_format(photo: Photo, suffix: str | None) -> str:
+def output_format(photo: Photo, suffix: str | None) -> str:
+    """The format, as Pillow names it, that `encode` would write; raises what it would raise."""
     if suffix is None:
         return photo.format
     target = pillow.FORMATS.get(suffix.lower())

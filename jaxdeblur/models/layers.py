@@ -6,7 +6,10 @@ arithmetic's type, by default that of input and parameters together.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import jax
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
@@ -14,13 +17,15 @@ from flax.typing import Dtype, Initializer
 from jaxdeblur.errors import InputError
 from jaxdeblur.models.convolutions import Padding, convolve, transposed_convolve
 
+Array = TypeVar("Array", jax.Array, np.ndarray)
+
 
 def leaky_relu(x: jax.Array) -> jax.Array:
     """LeakyReLU with Keras's default slope, 0.3, which all three networks use."""
     return nn.leaky_relu(x, negative_slope=0.3)
 
 
-def current_frame(blurred: jax.Array) -> jax.Array:
+def current_frame(blurred: Array) -> Array:
     """Returns the frame that is restored: `[..., 3]` of an image, or of frames t-1, t, t+1."""
     return blurred if blurred.shape[-1] == 3 else blurred[..., 3:6]
 

@@ -297,7 +297,9 @@ def test_a_video_is_restored_frame_by_frame(tmp_path, deblur):
     [
         ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
         ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
         ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
+        ("JOB_COMPLETION_INDEX", "JAX_NUM_PROCESSES"),
     ],
 )
 def test_processes_divide_the_files(tmp_path, deblur, monkeypatch, number, count):

@@ -7,6 +7,7 @@ import pytest
 from configs import atrous_photos
 from jaxdeblur.data import degrade, photos, pipeline
 from jaxdeblur.data.blur import make_pair
+from jaxdeblur.pictures import to_uint8
 
 M = degrade.MARGIN
 SIDE = 2 * M + 1
@@ -92,7 +93,7 @@ def test_srgb_has_its_standard_values():
     expected = [0, 10 / 255 / 12.92, ((128 / 255 + 0.055) / 1.055) ** 2.4, 0.5029, 1]
     np.testing.assert_allclose(degrade.to_linear(levels), expected, atol=1e-4)
     every = np.arange(256, dtype=np.uint8)
-    back = degrade.to_uint8(degrade.to_encoded(degrade.to_linear(every)))
+    back = to_uint8(degrade.to_encoded(degrade.to_linear(every)))
     np.testing.assert_array_equal(back, every)
 
 
