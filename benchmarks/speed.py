@@ -72,7 +72,7 @@ def main() -> None:
         "--cases", nargs="+", metavar="NETWORK:WORK:BxHxW", help="default: the whole table"
     )
     parser.add_argument("--variants", nargs="+", default=VARIANTS, metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=5, help="timed calls (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of every variant (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, help="default: float32, on a GPU all"
@@ -189,7 +189,7 @@ def time_rounds(
     for _ in range(rounds):
         for variant, worker in list(workers.items()):
             try:
-                seconds[variant].append(worker.ask("call")[0])
+                seconds[variant] += worker.ask("calls")
             except RuntimeError as error:
                 failures[variant] = str(error)
                 workers.pop(variant).stop()

@@ -30,9 +30,11 @@ Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along 
 # more, by the copies around them, than the cache saves.
 _TEMPORARY_ELEMENTS = 64_000_000
 
-# Kernels of this size over at most that many channels are done in blocks of pixels.
+# Kernels of this size over at most that many channels are done in square blocks of pixels, of the
+# side that makes the least work.
 _BLOCK_TAPS = 5
 _BLOCK_FEATURES = 9  # three frames
+_BLOCK_SIDES = (2, 4)
 
 
 def convolve(
@@ -70,25 +72,35 @@ def _convolve_phases(x, kernel, border: Border, stride: int) -> jax.Array:
 
 
 def _convolve_blocks(x, kernel, border: Border) -> jax.Array:
-    """A large kernel over few channels, in blocks of 2x2 pixels.
+    """A large kernel over few channels, in blocks of pixels.
 
     A block of the output depends on little more of the input than a pixel: its shifted copies take
-    a third of the memory, and the matrix product, though a quarter of it is zeros, is wider.
+    a fraction of the memory, and the matrix product, though partly zeros, is wider.
     """
     taps = kernel.shape[0]
     height, width = (size - taps + 1 for size in _padded_sizes(x, border))
-    steps = (taps + 2) // 2  # blocks that a block depends on
-    sizes = [-(-size // 2) + steps - 1 for size in (height, width)]
-    x = _space_to_depth(_pad_to(x, border, [2 * size for size in sizes]), 2)
-    zeros = 2 * steps - taps
+
+    def blocks(side):  # along each axis: that a block depends on, of the output
+        return -(-(taps + side - 1) // side), -(-height // side), -(-width // side)
+
+    def work(side):
+        steps, *sizes = blocks(side)
+        features = [count * side**2 for count in kernel.shape[2:]]
+        form = _cheapest(x.shape[0], *sizes, steps, 1, features, x.dtype)
+        return form.cost(x.shape[0], *features)
+
+    side = min(_BLOCK_SIDES, key=work)
+    steps, *sizes = blocks(side)
+    x = _space_to_depth(_pad_to(x, border, [side * (size + steps - 1) for size in sizes]), side)
+    zeros = side * steps - taps
     kernels = [  # of each pixel of an output block
         jnp.pad(kernel, ((row, zeros - row), (column, zeros - column), (0, 0), (0, 0)))
-        for row in range(2)
-        for column in range(2)
+        for row in range(side)
+        for column in range(side)
     ]
-    kernel = _kernel_phases(jnp.concatenate(kernels, axis=-1), 2)
+    kernel = _kernel_phases(jnp.concatenate(kernels, axis=-1), side)
     y = _convolve(x, kernel, ((0, 0), (0, 0)), 1, False)
-    return _depth_to_space(y, 2)[:, :height, :width]
+    return _depth_to_space(y, side)[:, :height, :width]
 
 
 def _kernel_phases(kernel, stride: int) -> jax.Array:
@@ -145,7 +157,7 @@ def _convolve_backward(border, dilation, out_first, residuals, cotangent):
     parts = _Parts.plan(x.shape, kernel.shape, dilation, out_first, x.dtype)
     of_part = functools.partial(parts.form.kernel_gradient, out_first=out_first)
     gradient = parts.sum(of_part, x, cotangent)
-    return x_gradient, parts.form.restore_gradient(gradient)
+    return x_gradient, parts.form.restore_gradient(gradient, kernel.shape)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

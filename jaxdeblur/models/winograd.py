@@ -137,12 +137,15 @@ class Winograd:
         transforms = self._kernel_transforms(kernel.dtype)
         return [jnp.matmul(g, taps).reshape(-1, *kernel.shape[2:]) for g in transforms]
 
-    def restore_gradient(self, gradients: list[jax.Array]) -> jax.Array:
-        """The transpose of `transform_kernel`."""
+    def restore_gradient(
+        self, gradients: list[jax.Array], kernel_shape: tuple[int, ...]
+    ) -> jax.Array:
+        """The transpose of `transform_kernel`, of what `kernel_gradient` returns."""
         pairs = zip(self._kernel_transforms(gradients[0].dtype), gradients, strict=True)
         terms = [jnp.matmul(g.T, gradient.reshape(len(g), -1)) for g, gradient in pairs]
-        kernel_shape = (self.rows.taps, self.columns.taps, *gradients[0].shape[1:])
-        return functools.reduce(operator.add, terms).reshape(kernel_shape)
+        gradient = functools.reduce(operator.add, terms)
+        gradient = gradient.reshape(*kernel_shape[:2], *gradients[0].shape[1:])
+        return gradient if gradient.shape == kernel_shape else gradient.swapaxes(2, 3)
 
     def _kernel_transforms(self, dtype) -> list[np.ndarray]:
         """`[N, taps * taps]` for each group."""
@@ -168,10 +171,16 @@ class Winograd:
     def kernel_gradient(
         self, x: jax.Array, cotangent: jax.Array, out_first: bool
     ) -> list[jax.Array]:
-        """The gradient of `convolve` for its transformed kernel."""
-        product = "npi,npo->noi" if out_first else "npi,npo->nio"
-        pairs = zip(self._transform_input(x), self._scatter_cotangent(cotangent), strict=True)
-        return [jnp.einsum(product, *pair) for pair in pairs]
+        """The gradient of `convolve` for its transformed kernel.
+
+        The thinner side comes first, since a product turns its first factor around: `[N, in, out]`
+        or `[N, out, in]` for each group, where both are as wide in the kernel's order.
+        """
+        sides = self._transform_input(x), self._scatter_cotangent(cotangent)
+        features_in, features_out = x.shape[-1], cotangent.shape[-1]
+        if features_out < features_in or (out_first and features_out == features_in):
+            sides = sides[::-1]
+        return [jnp.einsum("npa,npb->nab", *pair) for pair in zip(*sides, strict=True)]
 
     @property
     def _groups(self) -> list[slice]:

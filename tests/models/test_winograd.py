@@ -80,7 +80,7 @@ def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation,
     plan = Winograd(rows, columns)
 
     def ours(x, kernel, cotangent):
-        gradient = plan.restore_gradient(plan.kernel_gradient(x, cotangent, False))
+        gradient = plan.restore_gradient(plan.kernel_gradient(x, cotangent, False), kernel.shape)
         return plan.convolve(x, plan.transform_kernel(kernel), False), gradient
 
     def plain(x, kernel, cotangent):
