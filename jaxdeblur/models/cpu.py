@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,10 @@ from jaxdeblur.models.winograd import MAX_TAPS, Winograd
 
 Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along H and along W
 
-# Most elements of a part's temporary arrays: 256 MB of float32. Parts that fit a cache would cost
-# more, by the copies around them, than the cache saves.
-_TEMPORARY_ELEMENTS = 64_000_000
+# A layer whose temporary arrays have more elements than the first is taken in parts, whose arrays
+# then stay in a cache: 128 MB and 32 MB of float32. For less, the loop costs more than it saves.
+_WHOLE_ELEMENTS = 32_000_000
+_PART_ELEMENTS = 8_000_000
 
 # Kernels of this size over at most that many channels are done in square blocks of pixels, of the
 # side that makes the least work.
@@ -193,43 +195,66 @@ class _Parts:
         batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[2] - halo
         form = _cheapest(batch, height, width, taps, dilation, features, dtype)
         elements = form.temporary_elements(*features)
-        if elements <= _TEMPORARY_ELEMENTS:
-            at_once = _TEMPORARY_ELEMENTS // elements
+        if batch * elements <= _WHOLE_ELEMENTS:
+            return cls(form, batch, height, 1, height, halo)
+        if elements <= _PART_ELEMENTS:
+            at_once = _PART_ELEMENTS // elements
             images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= at_once)
             return cls(form, images, height, 1, height, halo)
-        fitting = height * _TEMPORARY_ELEMENTS // elements
-        rows = max(fitting // form.tile_rows, 1) * form.tile_rows
-        bands = -(-height // rows)
-        form = _cheapest(bands, min(rows, height), width, taps, dilation, features, dtype)
-        return cls(form, 1, height, bands, min(rows, height), halo)
+        fitting = height * _PART_ELEMENTS // elements
+        rows = min(max(fitting // form.tile_rows, 1) * form.tile_rows, height)
+        form = _cheapest(1, rows, width, taps, dilation, features, dtype)
+        return cls(form, 1, height, -(-height // rows), rows, halo)
 
     def map(self, function, x: jax.Array) -> jax.Array:
         """Applies a function to the parts of a padded input; returns the whole output."""
-        parts = self._split(x, self.halo)
-        y = lax.map(function, parts) if len(parts) > 1 else function(parts[0])[None]
-        return y.reshape(x.shape[0], -1, *y.shape[3:])[:, : self.height]
+        if self._is_whole(x):
+            return function(x)
+
+        def add_part(number, y):
+            return lax.dynamic_update_slice(y, function(part(number)), self._start(number))
+
+        def part(number):
+            return self._part(x, number, self.halo)
+
+        shape = jax.eval_shape(function, part(0))
+        y = jnp.zeros((x.shape[0], self.height, *shape.shape[2:]), shape.dtype)
+        return lax.fori_loop(0, self._count(x), add_part, y)
 
     def sum(self, function, x: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
         """Sums the arrays that a function returns for parts of a padded input and a cotangent."""
-        x_parts, cotangent_parts = self._split(x, self.halo), self._split(cotangent, 0)
-        if len(x_parts) == 1:
-            return function(x_parts[0], cotangent_parts[0])
+        if self._is_whole(x):
+            return function(x, cotangent)
 
-        def add(total, parts):
-            return jax.tree.map(jnp.add, total, function(*parts)), None
+        def parts(number):
+            # Rows that the last band shares with the one before count there.
+            fresh = number % self.bands * self.rows - self._start(number)[1]
+            rows = lax.broadcasted_iota(jnp.int32, (1, self.rows, 1, 1), 1)
+            part = jnp.where(rows >= fresh, self._part(cotangent, number, 0), 0)
+            return self._part(x, number, self.halo), part
 
-        shapes = jax.eval_shape(function, x_parts[0], cotangent_parts[0])
+        def add_part(number, total):
+            return jax.tree.map(jnp.add, total, function(*parts(number)))
+
+        shapes = jax.eval_shape(function, *parts(0))
         zero = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        return lax.scan(add, zero, (x_parts, cotangent_parts))[0]
+        return lax.fori_loop(0, self._count(x), add_part, zero)
 
-    def _split(self, x, halo: int) -> jax.Array:
-        """`[B, H, W, C]` to `[parts, images, rows + halo, W, C]`."""
-        if self.bands == 1:
-            return x.reshape(-1, self.images, *x.shape[1:])
-        x = _pad(x, ((0, self.bands * self.rows + halo - x.shape[1]), (0, 0)))
-        starts = [band * self.rows for band in range(self.bands)]
-        bands = jnp.stack([x[:, start : start + self.rows + halo] for start in starts], axis=1)
-        return bands.reshape(-1, 1, *bands.shape[2:])
+    def _count(self, x) -> int:
+        return x.shape[0] // self.images * self.bands
+
+    def _is_whole(self, x) -> bool:
+        return self._count(x) == 1
+
+    def _start(self, number) -> tuple[Any, Any, int, int]:
+        """Where a part's output begins; the last band ends with the image."""
+        row = jnp.minimum(number % self.bands * self.rows, self.height - self.rows)
+        return number // self.bands * self.images, row, 0, 0
+
+    def _part(self, x, number, halo: int) -> jax.Array:
+        """A part's `[images, rows + halo, W, C]` of `[B, H, W, C]`."""
+        sizes = (self.images, self.rows + halo, *x.shape[2:])
+        return lax.dynamic_slice(x, self._start(number), sizes)
 
 
 def _cheapest(batch, height, width, taps, dilation, features, dtype) -> Winograd | Columns:
