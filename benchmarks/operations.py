@@ -23,7 +23,7 @@ from runners import Case
 from speed import parse_case
 
 from jaxdeblur.errors import reported
-from jaxdeblur.startup import keep_freed_memory
+from jaxdeblur.startup import inference_options, keep_freed_memory
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
 _INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
@@ -84,9 +84,12 @@ def compile_call(case: Case):
     def loss(variables, blurred, sharp):
         return l1(network.apply(variables, blurred), sharp)
 
-    function = jax.value_and_grad(loss) if case.work == "training" else restore
     arguments = (variables, blurred, sharp)
-    return jax.jit(function).lower(*arguments).compile(), arguments
+    if case.work == "training":
+        call = jax.jit(jax.value_and_grad(loss))
+    else:
+        call = jax.jit(restore, compiler_options=inference_options())
+    return call.lower(*arguments).compile(), arguments
 
 
 def describe(name: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdeblur.startup import keep_freed_memory
+from jaxdeblur.startup import inference_options, keep_freed_memory
 
 OURS = "jaxdeblur"
 PLAIN = "plain Flax"
@@ -223,7 +223,10 @@ class _Jax:
             return optax.apply_updates(params, updates), optimizer_state, value
 
         self._step = step
-        self._restore = jax.jit(lambda params, blurred: apply({"params": params}, blurred))
+        self._restore = jax.jit(
+            lambda params, blurred: apply({"params": params}, blurred),
+            compiler_options=inference_options() if variant == OURS else None,
+        )
         self._batch = jax.device_put((blurred, sharp))
         self._params = jax.device_put(unflatten_dict(arrays, sep="."))
         if case.work == "training":

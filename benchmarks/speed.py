@@ -72,7 +72,9 @@ def main() -> None:
         "--cases", nargs="+", metavar="NETWORK:WORK:BxHxW", help="default: the whole table"
     )
     parser.add_argument("--variants", nargs="+", default=VARIANTS, metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of every variant (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of every variant (default: %(default)s)"
+    )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, help="default: float32, on a GPU all"

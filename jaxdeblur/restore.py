@@ -26,6 +26,7 @@ from flax import linen as nn
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.models.layers import current_frame
+from jaxdeblur.startup import inference_options
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +36,9 @@ Tile = int | Literal["auto", "off"]
 # enough for the caches of a CPU (with 64 channels, a pixel costs half as much again beyond).
 _SHAPES = ((256, 256), (384, 512), (512, 384), (512, 768), (768, 512), (768, 768))
 
-# A network's temporary arrays, in units of its widest layer's output: 8 to 29 by XLA's count (the
-# `memory_analysis` of a compiled call at 256x256 and 512x512), KAIST_NET's most.
-_LAYERS_ALIVE = 30
+# A network's temporary arrays, in units of its widest layer's output: 5 to 15 by XLA's count (the
+# `memory_analysis` of a call compiled for 256x256 to 768x768), CARLO_NET's most.
+_LAYERS_ALIVE = 15
 _DEFAULT_BYTES = 4 * 2**30  # where the device does not tell how much it has
 _MEMORY_SHARE = 0.25
 
@@ -319,9 +320,16 @@ def _ensemble(module, variables, windows: np.ndarray, all_ways: bool) -> np.ndar
     return total / 8
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _apply(module: nn.Module, variables: Any, blurred: jax.Array) -> Any:
-    return module.apply(variables, blurred)
+    return _jitted_apply()(module, variables, blurred)
+
+
+@functools.cache
+def _jitted_apply() -> Callable[[nn.Module, Any, jax.Array], Any]:
+    def apply(module, variables, blurred):
+        return module.apply(variables, blurred)
+
+    return jax.jit(apply, static_argnums=0, compiler_options=inference_options())
 
 
 def _on_devices(windows: np.ndarray) -> jax.Array:

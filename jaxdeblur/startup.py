@@ -1,8 +1,9 @@
-"""What a script sets up for its process: its memory, and JAX's compilation cache."""
+"""What a process sets up: its memory, JAX's compilation cache, the compiler's options."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -58,6 +59,26 @@ def use_compilation_cache() -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+@functools.cache
+def inference_options() -> dict[str, str]:
+    """Returns what `jax.jit` takes as `compiler_options` to restore large images in little memory.
+
+    On a CPU, XLA orders operations so that as many as possible may run beside each other, and keeps
+    the arrays of all of them: up to eight times the memory. Ours use all cores one by one. Empty
+    elsewhere, and where XLA no longer knows the option.
+    """
+    import jax
+
+    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def _processor() -> str:

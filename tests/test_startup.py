@@ -5,9 +5,12 @@ import platform
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from jaxdeblur import startup
+from jaxdeblur.models import create_model
 
 
 def run(program, **environment):
@@ -92,3 +95,15 @@ def test_another_processor_has_a_folder_of_its_own(monkeypatch):
     assert here == startup._processor()
     monkeypatch.setattr("platform.machine", lambda: "another")
     assert startup._processor() != here
+
+
+def test_inference_in_little_memory():
+    network = create_model("atrous_net", num_channels=64, num_blocks=2)
+    picture = jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), picture)
+
+    def temporary_bytes(options):
+        apply = jax.jit(network.apply, compiler_options=options)
+        return apply.lower(variables, picture).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(startup.inference_options()) < 0.7 * temporary_bytes({})

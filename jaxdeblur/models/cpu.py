@@ -86,9 +86,9 @@ def _convolve_blocks(x, kernel, border: Border) -> jax.Array:
         return -(-(taps + side - 1) // side), -(-height // side), -(-width // side)
 
     def work(side):
-        steps, *sizes = blocks(side)
+        steps, rows, columns = blocks(side)
         features = [count * side**2 for count in kernel.shape[2:]]
-        form = _cheapest(x.shape[0], *sizes, steps, 1, features, x.dtype)
+        form = _cheapest(x.shape[0], rows, columns, steps, 1, features, x.dtype)
         return form.cost(x.shape[0], *features)
 
     side = min(_BLOCK_SIDES, key=work)
