@@ -50,7 +50,7 @@ def test_without_pytorch_the_others_are_timed(tmp_path):
     rows = json.loads(output.with_suffix(".json").read_text())["rows"]
     assert [row["variant"] for row in rows] == variants
     for row in rows:
-        assert len(row["all_milliseconds"]) == 2
+        assert len(row["all_milliseconds"]) > 2  # half a second a round
         assert row["time_to_best_pytorch"] is None
         rate = row["gflop_per_second"] / row["peak_gflop_per_second"]
         assert row["share_of_peak"] == pytest.approx(rate)
@@ -68,7 +68,7 @@ class FakeWorker:
         self._calls -= 1
         if self._calls < 0:
             raise RuntimeError("its process ended")
-        return 0.5, None
+        return [0.5]
 
     def stop(self):
         pass
