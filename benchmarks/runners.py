@@ -148,15 +148,14 @@ def _serve(connection: Connection, variant: str, case: Case, inputs: Path, devic
         elapsed = time.perf_counter() - start
         # The second loss is that after an update, so it tells of the gradients too.
         connection.send({"first_seconds": elapsed, "result": runner.call()})
+        answers: dict[str, Callable[[], Any]] = {
+            "calls": functools.partial(_successive_seconds, runner.call),
+            "peak": runner.peak,
+            "memory": runner.memory,
+        }
         while True:
             request = connection.recv()
-            if request == "calls":
-                answer: Any = _successive_seconds(runner.call)
-            elif request == "peak":
-                answer = runner.peak()
-            else:
-                answer = runner.memory()
-            connection.send(answer)
+            connection.send(answers[request]())
     except EOFError:
         return
     except Exception as error:  # told to the parent, which shows it in the table

@@ -201,8 +201,8 @@ def plan(
             f"tile = {options.tile} is too small for {type(module).__name__}, whose margins are "
             f"{reach[0]} and {reach[1]} pixels; {sum(reach) + multiple} at least, or 'auto'"
         )
-    whole = Plan.of(size, padded, padded, reach, multiple)
-    plans = plans or [p for p in (whole,) if p]
+    if not plans and (whole := Plan.of(size, padded, padded, reach, multiple)):
+        plans = [whole]  # no tile is larger than its margins
     fitting = [p for p in plans if math.prod(p.shape) <= budget]
     if fitting:
         return min(fitting, key=lambda p: p.pixels)
@@ -320,12 +320,13 @@ def _ensemble(module, variables, windows: np.ndarray, all_ways: bool) -> np.ndar
     return total / 8
 
 
-def _apply(module: nn.Module, variables: Any, blurred: jax.Array) -> Any:
+def _apply(module: nn.Module, variables: Any, blurred: jax.Array) -> jax.Array:
     return _jitted_apply()(module, variables, blurred)
 
 
 @functools.cache
-def _jitted_apply() -> Callable[[nn.Module, Any, jax.Array], Any]:
+def _jitted_apply() -> Callable[[nn.Module, Any, jax.Array], jax.Array]:
+    # Not at import, since the options ask for the device.
     def apply(module, variables, blurred):
         return module.apply(variables, blurred)
 

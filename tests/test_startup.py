@@ -1,4 +1,4 @@
-"""In processes of their own: what is set up there holds for a process's life."""
+"""Mostly in processes of their own: what is set up there holds for a process's life."""
 
 import os
 import platform
@@ -97,6 +97,7 @@ def test_another_processor_has_a_folder_of_its_own(monkeypatch):
     assert startup._processor() != here
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is for CPUs")
 def test_inference_in_little_memory():
     network = create_model("atrous_net", num_channels=64, num_blocks=2)
     picture = jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32)

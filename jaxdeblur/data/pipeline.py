@@ -210,14 +210,16 @@ def _centre(image: np.ndarray, size: int) -> np.ndarray:
 
 def _cut(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.ndarray:
     """A square and the margin around it, which is reflected where the image ends."""
+    extent = size + 2 * margin
+    top, left = top - margin, left - margin
     height, width = image.shape[:2]
-    starts, extent = (top - margin, left - margin), size + 2 * margin
-    if min(starts) >= 0 and starts[0] + extent <= height and starts[1] + extent <= width:
-        return image[starts[0] : starts[0] + extent, starts[1] : starts[1] + extent]
-    rows, columns = (
-        np.abs(line) - 2 * np.maximum(line - (length - 1), 0)
-        for line, length in zip(
-            (start + np.arange(extent) for start in starts), (height, width), strict=True
-        )
-    )
+    if min(top, left) >= 0 and top + extent <= height and left + extent <= width:
+        return image[top : top + extent, left : left + extent]  # several times quicker
+    rows = _reflected(np.arange(top, top + extent), height)
+    columns = _reflected(np.arange(left, left + extent), width)
     return image[rows[:, None], columns]
+
+
+def _reflected(positions: np.ndarray, length: int) -> np.ndarray:
+    """Positions up to `length - 1` beyond the ends of an axis, mirrored at its first and last."""
+    return np.abs(positions) - 2 * np.maximum(positions - (length - 1), 0)

@@ -27,10 +27,11 @@ from jaxdeblur.models.winograd import MAX_TAPS, Winograd
 
 Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along H and along W
 
-# A layer whose temporary arrays have more elements than the first is taken in parts, whose arrays
-# then stay in a cache: 128 MB and 32 MB of float32. For less, the loop costs more than it saves.
+# Most elements of a layer's temporary arrays for images taken whole (128 MB of float32), as many as
+# fit, and for the bands that a larger image is cut into (32 MB, which a cache holds): for less, the
+# loop costs more than the cache saves.
 _WHOLE_ELEMENTS = 32_000_000
-_PART_ELEMENTS = 8_000_000
+_BAND_ELEMENTS = 8_000_000
 
 # Kernels of this size over at most that many channels are done in square blocks of pixels, of the
 # side that makes the least work.
@@ -195,13 +196,11 @@ class _Parts:
         batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[2] - halo
         form = _cheapest(batch, height, width, taps, dilation, features, dtype)
         elements = form.temporary_elements(*features)
-        if batch * elements <= _WHOLE_ELEMENTS:
-            return cls(form, batch, height, 1, height, halo)
-        if elements <= _PART_ELEMENTS:
-            at_once = _PART_ELEMENTS // elements
+        if elements <= _WHOLE_ELEMENTS:
+            at_once = _WHOLE_ELEMENTS // elements
             images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= at_once)
             return cls(form, images, height, 1, height, halo)
-        fitting = height * _PART_ELEMENTS // elements
+        fitting = height * _BAND_ELEMENTS // elements
         rows = min(max(fitting // form.tile_rows, 1) * form.tile_rows, height)
         form = _cheapest(1, rows, width, taps, dilation, features, dtype)
         return cls(form, 1, height, -(-height // rows), rows, halo)

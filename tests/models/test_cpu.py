@@ -74,8 +74,8 @@ def test_half_precision_is_not_transformed():
 @pytest.mark.parametrize("limit", [20_000, 3_000], ids=["groups of images", "bands"])
 @pytest.mark.parametrize("transform_cost", [0, 10**6], ids=["winograd", "columns"])
 def test_parts_make_the_same_whole(monkeypatch, features, dilation, limit, transform_cost):
-    monkeypatch.setattr(cpu, "_WHOLE_ELEMENTS", 0)
-    monkeypatch.setattr(cpu, "_PART_ELEMENTS", limit)
+    monkeypatch.setattr(cpu, "_WHOLE_ELEMENTS", limit)
+    monkeypatch.setattr(cpu, "_BAND_ELEMENTS", limit)
     monkeypatch.setattr("jaxdeblur.models.winograd._TRANSFORM_COST", transform_cost)
     x, kernel = normal(4, 11, 9, features[0]), normal(3, 3, *features, seed=1)
     assert_plain(x, kernel, ((dilation, dilation), (dilation, dilation)), 1, dilation)
@@ -88,8 +88,7 @@ def test_no_part_holds_more_than_the_limit(shape, features):
     padded = (batch, height + 2, width + 2, features[0])
     parts = cpu._Parts.plan(padded, (3, 3, *features), 1, False, jnp.float32)
     at_once = parts.images * parts.form.temporary_elements(*features)
-    whole = (parts.images, parts.bands) == (batch, 1)
-    assert at_once <= (cpu._WHOLE_ELEMENTS if whole else cpu._PART_ELEMENTS)
+    assert at_once <= (cpu._WHOLE_ELEMENTS if parts.bands == 1 else cpu._BAND_ELEMENTS)
     assert (parts.bands - 1) * parts.rows < height <= parts.bands * parts.rows
     assert batch % parts.images == 0
 
