@@ -18,12 +18,15 @@ def get_config() -> ConfigDict:
     # Start from trained parameters: what jaxdeblur.load takes, of the same network; "": from none.
     config.init_from = ""
 
-    # Data: cifar10 (a TFDS folder), photos (a folder of photographs) or skimage (those that
-    # scikit-image ships; data_dir is not read).
+    # Data: cifar10 (a TFDS folder), photos (a folder of photographs), skimage (those that
+    # scikit-image ships; data_dir is not read), or clips of frames, blurred and sharp: reds, gopro
+    # or one's own, clips (data_dir is a folder, or a store of `jaxdeblur prepare frames`).
     config.dataset = "cifar10"
     config.data_dir = "~/tensorflow_datasets"
     config.patch_size = 32  # pixels, the side of the square patches trained on
-    config.eval_patch_size = 32  # pixels, the side of the central patch evaluated
+    # Pixels, the side of the patch evaluated: an image's central one, a frame's random one. For
+    # whole frames 0.
+    config.eval_patch_size = 32
 
     # Blur and augmentation. The published recipe blurs each image once and changes nothing else.
     # Evaluation is on Gaussian blur alone.
@@ -32,7 +35,12 @@ def get_config() -> ConfigDict:
     config.max_sigma = 3.0  # pixels
     config.fresh_sigma = False  # draw sigma anew each time an image is seen (camera: always)
     config.flip = False  # mirror left-right, with probability 0.5
-    config.rotate = False  # turn by 0, 90, 180 or 270 degrees
+    config.rotate = False  # turn by 0, 90, 180 or 270 degrees; frames by 90, with probability 0.5
+
+    # Clips, whose blur is in the data.
+    config.blur_variant = "blur"  # the frames to restore, such as blur_jpeg or blur_gamma
+    config.brightness = 0.0  # largest change of brightness, of values in [0, 1]
+    config.frame_shift = 0  # pixels; most that the neighbours are moved in opposite directions
 
     # Optimisation: Adam.
     config.batch_size = 32  # over all devices

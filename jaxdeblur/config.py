@@ -12,13 +12,15 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from jaxdeblur import metrics
+from jaxdeblur.data import pipeline
 from jaxdeblur.data.blur import kernel_radius
 from jaxdeblur.errors import InputError, nearest, reported
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.models import create_model
 
 _CHOICES = {
-    "dataset": ("cifar10", "photos", "skimage"),
+    "dataset": ("cifar10", "photos", "skimage", *pipeline.CLIPS),
     "degradation": ("gaussian", "camera"),
     "dtype": ("float32", "bfloat16"),
     "grad_clip": ("each", "global"),
@@ -29,12 +31,13 @@ _CHOICES = {
 _AT_LEAST = {
     "adam_b2": 0,
     "batch_size": 1,
+    "brightness": 0,
     "checkpoint_every_steps": 1,
     "ema_decay": 0,
     "eval_batch_size": 1,
     "eval_every_steps": 1,
-    "eval_patch_size": 11,  # SSIM's window
     "eval_repeats": 1,
+    "frame_shift": 0,
     "grad_clip_norm": 0,
     "learning_rate": 0,
     "log_every_steps": 1,
@@ -89,9 +92,31 @@ def check(config: ConfigDict) -> None:
                 f"config.{key} = {size} is not divisible by the {devices} devices; "
                 f"try {math.ceil(size / devices) * devices}"
             )
+    _check_patches(config)
+
+
+def _check_patches(config: ConfigDict) -> None:
     module = create_model(config.model, **config.model_kwargs)
+    if not config.eval_patch_size:
+        if config.dataset not in pipeline.CLIPS:
+            raise InputError(
+                f"config.eval_patch_size = 0, whole frames, is for clips; {config.dataset} needs "
+                "a size in pixels"
+            )
+        if config.eval_repeats > 1:
+            raise InputError(
+                f"config.eval_repeats = {config.eval_repeats}, but every time would be the same: "
+                "config.eval_patch_size = 0 evaluates whole frames; set 1"
+            )
+    elif config.eval_patch_size < metrics.SSIM_WINDOW:
+        raise InputError(
+            f"config.eval_patch_size = {config.eval_patch_size} must be at least "
+            f"{metrics.SSIM_WINDOW}, the window of SSIM, or 0 for whole frames of clips"
+        )
     for key in ("patch_size", "eval_patch_size"):
-        size = values[key]
+        size = config[key]
+        if not size and key == "eval_patch_size":
+            continue
         if size <= kernel_radius(config.max_sigma):
             raise InputError(
                 f"config.{key} = {size} is too small for config.max_sigma = {config.max_sigma}; "

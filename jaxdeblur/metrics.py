@@ -14,6 +14,8 @@ import jax.numpy as jnp
 
 from jaxdeblur.errors import InputError
 
+SSIM_WINDOW = 11  # pixels
+
 # What every figure of this package means, printed with it.
 PROTOCOL = (
     "RGB float32 in [0, 1], restored clipped, not quantised; per image, then the mean; "

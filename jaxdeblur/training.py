@@ -25,6 +25,7 @@ from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError, TrainingError
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.models import create_model
+from jaxdeblur.models.layers import current_frame
 from jaxdeblur.progress import ProgressLine
 from jaxdeblur.reporting import RunLog
 
@@ -73,6 +74,7 @@ def train_step(
       `grad_norm` before clipping.
     """
     blurred, sharp = make_pair(batch, max_sigma)
+    current = current_frame(blurred)
     collections = list(state.model_state)
 
     def batch_loss(params):
@@ -98,7 +100,7 @@ def train_step(
     ), {
         "loss": value,
         "psnr": -10 * jnp.log10(metrics.mse(jnp.clip(restored, 0, 1), sharp).mean()),
-        "blurred_psnr": -10 * jnp.log10(metrics.mse(blurred, sharp).mean()),
+        "blurred_psnr": -10 * jnp.log10(metrics.mse(current, sharp).mean()),
         "grad_norm": optax.global_norm(grads),
     }
 
@@ -136,10 +138,11 @@ def create_state(
     module: nn.Module,
     optimizer: optax.GradientTransformation,
     patch_size: int,
+    channels: int,
     ema: bool,
 ) -> TrainState:
     """Initialises parameters, their average and the optimizer."""
-    variables = module.init(key, jnp.zeros((1, patch_size, patch_size, 3)))
+    variables = module.init(key, jnp.zeros((1, patch_size, patch_size, channels)))
     params = variables.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -159,6 +162,7 @@ def _parts(config: ConfigDict, num_steps: int):
         module=module,
         optimizer=optimizer,
         patch_size=config.patch_size,
+        channels=pipeline.input_channels(config),
         ema=config.ema_decay > 0,
     )
     return module, optimizer, init
@@ -195,7 +199,11 @@ def jit_step(
 
 
 def start_from(
-    state: TrainState, source: str, module: nn.Module, sharding: jax.sharding.Sharding
+    state: TrainState,
+    source: str,
+    module: nn.Module,
+    channels: int,
+    sharding: jax.sharding.Sharding,
 ) -> TrainState:
     """Replaces a new state's parameters, and their average, by trained ones.
 
@@ -203,13 +211,14 @@ def start_from(
       state: the new state.
       source: what `weights.load` takes.
       module: the network.
+      channels: of its input.
       sharding: of the state.
 
     Raises:
       InputError: no such weights, or those of another network.
     """
     trained = weights.load(source)
-    weights.check_shapes(module, trained.variables(), 3, f"config.init_from = {source!r}")
+    weights.check_shapes(module, trained.variables(), channels, f"config.init_from = {source!r}")
     params, model_state = jax.device_put((trained.params, trained.model_state), sharding)
     average = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema_params=average, model_state=model_state)
@@ -248,9 +257,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     module, optimizer, init = _parts(config, num_steps)
     state = jax.jit(init, out_shardings=replicated)(jax.random.key(config.seed))
     if config.init_from and not any_checkpoint(workdir):
-        state = start_from(state, config.init_from, module, replicated)
+        state = start_from(
+            state, config.init_from, module, pipeline.input_channels(config), replicated
+        )
     train = jit_step(config, module, optimizer, replicated, sharded)
-    eval_step = evaluation.jit_step(module.apply, config.max_sigma, replicated, sharded)
+    eval_step, eval_place = evaluation.make_step(config, module, pipeline.input_channels(config))
     place = functools.partial(pipeline.to_devices, sharding=sharded)
     batches = pipeline.training_batches(config, train_source)
 
@@ -281,7 +292,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 validation = None
                 if evaluates:
                     val_batches = pipeline.evaluation_batches(config, val_source)
-                    result = evaluation.evaluate(eval_step, state.variables(), val_batches, place)
+                    result = evaluation.evaluate(
+                        eval_step,
+                        state.variables(),
+                        val_batches,
+                        eval_place,
+                        total=len(val_source) * config.eval_repeats,
+                    )
                     validation = result.means()
                     log.scalars(step, {f"eval/{name}": x for name, x in validation.items()})
                     picture = log.picture(step, result.contact_sheet())

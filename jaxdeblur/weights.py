@@ -223,6 +223,7 @@ def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) 
 def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
     from jaxdeblur import checkpoints, training
     from jaxdeblur import config as configuration
+    from jaxdeblur.data import pipeline
 
     config = configuration.read_config(workdir)
     module = create_model(config.model, **config.model_kwargs)
@@ -232,7 +233,7 @@ def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
     card = {
         "model": config.model,
         "model_kwargs": config.model_kwargs.to_dict(),
-        "channels": 3,
+        "channels": pipeline.input_channels(config),
         "trained_on": f"{config.dataset}, {int(state.step)} steps of batch {config.batch_size}",
         "seed": config.seed,
     }

@@ -7,19 +7,22 @@ import pytest
 
 from configs import default
 from jaxdeblur import config as configuration
+from jaxdeblur.data import pipeline
 from jaxdeblur.models import create_model
 
 NAMES = sorted(
     path.stem
     for path in (Path(__file__).parents[1] / "configs").glob("*.py")
-    if path.stem not in ("__init__", "small_recipe")
+    if path.stem not in ("__init__", "small_recipe", "reds_recipe")
 )
 
-# The published experiments: network, epochs, loss and parameters.
+# The published experiments: network, epochs, loss, parameters, and the batch.
 PUBLISHED = {
-    "carlo_cifar": ("carlo_net", 40, "mse", 2_663_555),
-    "kaist_cifar": ("kaist_net", 30, "l1", 11_590_813),
-    "atrous_cifar": ("atrous_net", 29, "l1", 12_571_011),
+    "carlo_cifar": ("carlo_net", 40, "mse", 2_663_555, 32),
+    "kaist_cifar": ("kaist_net", 30, "l1", 11_590_813, 32),
+    "atrous_cifar": ("atrous_net", 29, "l1", 12_571_011, 32),
+    "kaist_reds": ("kaist_net", 55, "l1", 11_595_613, 4),
+    "atrous_reds": ("atrous_net", 71, "l1", 24_433_539, 4),
 }
 
 
@@ -39,14 +42,24 @@ def test_every_config_is_valid_locked_and_has_a_card(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs_are_as_published(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    model, epochs, loss, count = PUBLISHED[name]
+    model, epochs, loss, count, batch_size = PUBLISHED[name]
     module = create_model(config.model, **config.model_kwargs)
-    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    channels = pipeline.input_channels(config)
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, channels)))[
+        "params"
+    ]
     assert sum(x.size for x in jax.tree.leaves(params)) == count
     assert (config.model, config.num_epochs, config.loss) == (model, epochs, loss)
-    assert (config.dataset, config.batch_size, config.num_steps) == ("cifar10", 32, 0)
+    assert (config.batch_size, config.num_steps) == (batch_size, 0)
     assert (config.grad_clip, config.grad_clip_norm) == ("each", 1.0)
-    assert not any((config.fresh_sigma, config.flip, config.rotate, config.ema_decay))
+    assert not config.ema_decay
+    if name.endswith("_cifar"):
+        assert (config.dataset, config.patch_size) == ("cifar10", 32)
+        assert not any((config.fresh_sigma, config.flip, config.rotate))
+    else:
+        assert (config.dataset, config.patch_size) == ("reds", 256)
+        assert (config.flip, config.rotate, config.frame_shift) == (True, True, 2)
+        assert 0 < config.brightness <= 0.1
 
 
 def test_every_key_is_explained():

@@ -79,7 +79,7 @@ def test_images_that_the_blur_left_unchanged_are_counted_and_left_out():
         "blurred_psnr": np.array([20.0, np.inf, 30.0, np.inf]),
         "blurred_mse": np.array([0.01, 0.0, 0.001, 0.0]),
     }
-    result = evaluation.Result(rows, {})
+    result = evaluation.Result(rows, [], {})
     assert result.unchanged() == 0.5
     assert result.means()["blurred_psnr"] == 25.0
     assert result.means()["blurred_mse"] == pytest.approx(0.011 / 4)

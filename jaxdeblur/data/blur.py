@@ -88,11 +88,16 @@ def make_pair(batch: dict[str, jax.Array], max_sigma: float) -> tuple[jax.Array,
 
     Args:
       batch: `sharp` uint8 `[B, H, W, 3]`, and `sigma` float32 `[B]` in [0, max_sigma] or, already
-        made, `blurred` like `sharp`.
+        made, `blurred` uint8 `[B, H, W, 3 or 9]`; with it `brightness` float32 `[B]`, if any, to be
+        added to the values of both.
       max_sigma: see `gaussian_blur`.
     """
     if "blurred" in batch:
-        blurred, sharp = (batch[name].astype(jnp.float32) / 255 for name in ("blurred", "sharp"))
+        pair = (batch["blurred"], batch["sharp"])
+        blurred, sharp = (images.astype(jnp.float32) / 255 for images in pair)
+        if "brightness" in batch:
+            change = batch["brightness"][:, None, None, None]
+            blurred, sharp = (jnp.clip(images + change, 0, 1) for images in (blurred, sharp))
         return blurred, sharp
     blurred = gaussian_blur(batch["sharp"], batch["sigma"], max_sigma)
     return blurred.astype(jnp.float32) / 255, batch["sharp"].astype(jnp.float32) / 255

@@ -9,21 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from jaxdeblur.data.images import SUFFIXES, UNREADABLE, image_files, read_header, read_rgb
 from jaxdeblur.errors import InputError
 
 _log = logging.getLogger(__name__)
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 # Colour photographs inside the scikit-image package (other ones are downloaded).
 _SKIMAGE_FILES = {
     "train": ["astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"],
     "val": ["chelsea.png", "coffee.png"],
 }
-
-_LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 _CACHE_BYTES = 2**30  # decoded photographs kept in memory
 
@@ -49,11 +45,8 @@ class Photos:
         self._damaged: set[int] = set()
         for path in files:
             try:
-                with Image.open(path) as image:
-                    width, height = image.size
-                    if image.getexif().get(ExifTags.Base.Orientation) in _LYING:
-                        width, height = height, width
-            except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+                height, width, _ = read_header(path)
+            except UNREADABLE as error:
                 _log.warning("%s: left out, not a readable image (%s)", path, error)
                 continue
             self._files.append(path)
@@ -84,13 +77,8 @@ class Photos:
     def _decode_file(self, index: int) -> np.ndarray | None:
         path = self._files[index]
         try:
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
-                    grey = np.rint(np.asarray(upright, np.float32) / 257).astype(np.uint8)
-                    return np.repeat(grey[..., None], 3, axis=-1)
-                return np.asarray(upright.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+            return read_rgb(path)
+        except UNREADABLE as error:
             if index not in self._damaged:
                 self._damaged.add(index)
                 _log.warning("%s: damaged, another image takes its place (%s)", path, error)
@@ -127,15 +115,6 @@ def photo_folder(data_dir: str | os.PathLike[str], split: str) -> Photos:
             "subfolders train and val)"
         )
     return Photos(files, where)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files below a folder, by suffix, in sorted order; hidden ones are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
 
 
 def skimage_photos(split: str) -> Photos:

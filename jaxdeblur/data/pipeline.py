@@ -1,11 +1,11 @@
-"""From a source of sharp images to batches on the devices.
+"""From a source of images or clips to batches on the devices.
 
 A batch is `{"sharp": uint8 [B, P, P, 3], "sigma": float32 [B]}`: a Gaussian blur is made inside
 the jitted step (`blur.make_pair`), so that half of the bytes travel and no core of the host works
 on it. Blur, noise and JPEG of a camera (`degrade`) are made by the host: the batch then has
-`"blurred"`, like `"sharp"`, instead of `"sigma"`. Every random choice is a function of the seed and
-of the sample's number, so a run is repeated exactly, whatever the number of threads, and an
-iterator's state is one number.
+`"blurred"`, like `"sharp"`, instead of `"sigma"`. Of clips, `"blurred"` has three frames
+(`triplets`). Every random choice is a function of the seed and of the sample's number, so a run is
+repeated exactly, whatever the number of threads, and an iterator's state is one number.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxdeblur.data import cifar, degrade, photos
+from jaxdeblur.data import cifar, clip_folders, clips, degrade, frame_store, photos, triplets
 from jaxdeblur.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
+CLIPS = {"reds": "REDS", "gopro": "GoPro", "clips": "clips"}  # datasets of frames, their titles
+
 _ENDLESS = 2**40  # samples
 
 
-class Source(Protocol):
+class Images(Protocol):
     """Sharp uint8 `[H, W, 3]` images in a fixed order."""
 
     name: str
@@ -37,6 +39,14 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> np.ndarray: ...
     def smallest_size(self) -> tuple[int, int, str]: ...
+
+
+Source = Images | clips.Clips
+
+
+def input_channels(config: ConfigDict) -> int:
+    """Channels of the blurred input: 9, of three frames, for clips, else 3."""
+    return 9 if config.dataset in CLIPS else 3
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
@@ -51,14 +61,39 @@ def open_source(config: ConfigDict, split: str) -> Source:
             source = cifar.Cifar10(config.data_dir, split)
         case "photos":
             source = photos.photo_folder(config.data_dir, split)
-        case _:
+        case "skimage":
             source = photos.skimage_photos(split)
+        case _:
+            source = open_clips(config.data_dir, split, config.blur_variant, CLIPS[config.dataset])
     patch_size = config.patch_size if split == "train" else config.eval_patch_size
     height, width, name = source.smallest_size()
     if patch_size > min(height, width):
         key = "patch_size" if split == "train" else "eval_patch_size"
         raise InputError(f"{key} = {patch_size} is larger than {name} ({height}x{width} pixels)")
     return source
+
+
+def open_clips(data_dir: str, split: str, variant: str, title: str) -> clips.Clips:
+    """Opens one split of a folder of frames, or of a store made from one.
+
+    Args:
+      data_dir: the folder or the store.
+      split: see `clips.choose`.
+      variant: which blurred frames, such as "blur" or "blur_jpeg".
+      title: what to call the dataset.
+
+    Raises:
+      InputError: no such folder, clips that are not whole, or none for the split.
+    """
+    read: clips.Read
+    if frame_store.is_store(data_dir):
+        chosen = clips.choose(frame_store.open_store(data_dir, variant), split, data_dir)
+        read = frame_store.StoreReader(data_dir, chosen)
+    else:
+        chosen = clips.choose(clip_folders.open_folder(data_dir, variant), split, data_dir)
+        read = clip_folders.FolderReader(chosen)
+    splits = sorted({clip.split or "clips" for clip in chosen})
+    return clips.Clips(f"{title} {' and '.join(splits)} ({variant})", chosen, read)
 
 
 def stratified_sigmas(
@@ -113,7 +148,7 @@ class CameraBlur:
 class TrainingSample:
     """Cuts a random patch, flips and turns it, and blurs it or says how."""
 
-    source: Source
+    source: Images
     blur: GaussianBlur | CameraBlur
     patch_size: int
     flip: bool
@@ -148,8 +183,7 @@ def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterato
 
     The iterator's position is saved and restored with a checkpoint.
     """
-    blur = _training_blur(config, len(source))
-    sample = TrainingSample(source, blur, config.patch_size, config.flip, config.rotate)
+    sample = _training_sample(config, source)
     # Shuffle and number the samples before taking a share: the order and every sample's random
     # choices are then the same for any number of processes.
     dataset = (
@@ -164,6 +198,22 @@ def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterato
     return iter(dataset.to_iter_dataset(options))
 
 
+def _training_sample(
+    config: ConfigDict, source: Source
+) -> Callable[[int, np.random.Generator], Batch]:
+    if isinstance(source, clips.Clips):
+        return triplets.TripletSample(
+            source,
+            config.patch_size,
+            config.flip,
+            config.rotate,
+            config.brightness,
+            config.frame_shift,
+        )
+    blur = _training_blur(config, len(source))
+    return TrainingSample(source, blur, config.patch_size, config.flip, config.rotate)
+
+
 def _training_blur(config: ConfigDict, num_images: int) -> GaussianBlur | CameraBlur:
     if config.degradation == "camera":
         return CameraBlur()
@@ -175,27 +225,50 @@ def _training_blur(config: ConfigDict, num_images: int) -> GaussianBlur | Camera
 
 
 def evaluation_batches(config: ConfigDict, source: Source) -> Iterator[tuple[Batch, int]]:
-    """Every image `eval_repeats` times, its central patch, in order.
+    """Every image or frame `eval_repeats` times, in order.
+
+    Of an image its central patch. Of a frame a random one, always the same for the seed, or all of
+    it where `eval_patch_size` is 0.
 
     Yields:
-      A batch of `eval_batch_size`, with the images' `index` beside them, and how many of it count:
-      the last one is filled up with copies.
+      A batch of `eval_batch_size`, of 1 for whole frames, with the images' `index` beside them, and
+      how many of it count: the last one is filled up with copies.
     """
-    bounds = (config.min_sigma, config.max_sigma)
-    sigmas = stratified_sigmas(len(source), config.eval_repeats, bounds, config.seed + 1)
-    samples = [(i, sigma) for row in sigmas for i, sigma in enumerate(row)]
-    for start in range(0, len(samples), config.eval_batch_size):
-        chosen = samples[start : start + config.eval_batch_size]
+    sample = _evaluation_sample(config, source)
+    numbers = [(i, repeat) for repeat in range(config.eval_repeats) for i in range(len(source))]
+    size = config.eval_batch_size if config.eval_patch_size else 1
+    for start in range(0, len(numbers), size):
+        chosen = numbers[start : start + size]
         count = len(chosen)
-        chosen += chosen[-1:] * (config.eval_batch_size - count)
-        yield (
-            {
-                "sharp": np.stack([_centre(source[i], config.eval_patch_size) for i, _ in chosen]),
-                "sigma": np.array([sigma for _, sigma in chosen], np.float32),
-                "index": np.array([i for i, _ in chosen], np.int32),
-            },
-            count,
-        )
+        samples = [sample(i, repeat) for i, repeat in chosen]
+        samples += samples[-1:] * (size - count)
+        batch = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+        yield batch, count
+
+
+def _evaluation_sample(config: ConfigDict, source: Source) -> Callable[[int, int], Batch]:
+    """Returns the function that makes the sample of an image's number and a repeat's."""
+    seed, size = config.seed + 1, config.eval_patch_size
+    if isinstance(source, clips.Clips):
+
+        def triplet(i, repeat):
+            window = triplets.whole_window(source.size(i))
+            if size:
+                rng = np.random.default_rng([seed, repeat, i])
+                window = triplets.random_window(source.size(i), size, rng)
+            blurred, sharp = source.triplet(i, window)
+            return {"blurred": blurred, "sharp": sharp, "index": np.int32(i)}
+
+        return triplet
+
+    bounds = (config.min_sigma, config.max_sigma)
+    sigmas = stratified_sigmas(len(source), config.eval_repeats, bounds, seed)
+
+    def still(i, repeat):
+        sharp = _centre(source[i], size)
+        return {"sharp": sharp, "sigma": sigmas[repeat, i], "index": np.int32(i)}
+
+    return still
 
 
 def to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:

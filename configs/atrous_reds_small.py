@@ -1,0 +1,33 @@
+"""ATROUS_NET on REDS, small enough to train on a CPU.
+
+  python train.py --config configs/atrous_reds_small.py --config.data_dir=DIR \
+    --workdir runs/atrous_reds_small
+  python eval.py  --config configs/atrous_reds_small.py --config.data_dir=DIR \
+    --workdir runs/atrous_reds_small --config.eval_patch_size=0
+
+What:      64 channels, 5 blocks, three frames in; 2,000 steps of batches of 4 random 128x128 crops,
+           changed as in the published recipe (reds_recipe), optimised as in small_recipe.
+Source:    the published architecture at a fraction of its width and depth; the recipe is ours.
+Expected:  EXPECTED
+Hardware:  2 CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import atrous_reds, small_recipe
+
+
+def get_config() -> ConfigDict:
+    config = small_recipe.apply(atrous_reds.get_config())
+    config.model_kwargs.num_channels = 64
+    config.model_kwargs.num_blocks = 5
+    with config.unlocked():
+        config.model_kwargs.zero_init = True
+    config.patch_size = 128
+    config.eval_patch_size = 128
+    config.batch_size = 4
+    config.num_steps = 2000
+    config.learning_rate = 8e-4
+    config.eval_every_steps = 500
+    config.checkpoint_every_steps = 250
+    return config

@@ -1,0 +1,162 @@
+"""Clips as a source: frame after frame, each with its neighbours, never across clips.
+
+The frames are read from a folder of image files (`clip_folders`) or from a store made of one
+(`frame_store`).
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from jaxdeblur.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """Frames of one shot, each blurred and sharp.
+
+    Attributes:
+      split: "train", "val", "test", or "" where the folder names none.
+      name: unique within its split.
+      frames: their names, in order.
+      size: height and width in pixels.
+    """
+
+    split: str
+    name: str
+    frames: tuple[str, ...]
+    size: tuple[int, int]
+
+    @property
+    def label(self) -> str:
+        """The clip's name with its split."""
+        return f"{self.split}/{self.name}" if self.split else self.name
+
+
+AnyClip = TypeVar("AnyClip", bound=Clip)
+
+
+class Window(NamedTuple):
+    """A rectangle of a frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+
+class Part(NamedTuple):
+    """What to read: a window of a frame, both by number, blurred or sharp."""
+
+    clip: int
+    frame: int
+    kind: Literal["blurred", "sharp"]
+    window: Window
+
+
+Read = Callable[[Sequence[Part]], list[np.ndarray]]  # uint8 [height, width, 3] each
+
+
+class Clips:
+    """The frames of clips, numbered through.
+
+    Attributes:
+      name: what to call them in messages.
+      clips: the clips in order.
+      labels: `CLIP/FRAME` of every frame.
+    """
+
+    def __init__(self, name: str, clips: Sequence[Clip], read: Read):
+        self.name = name
+        self.clips = clips
+        self.labels = [f"{clip.name}/{frame}" for clip in clips for frame in clip.frames]
+        self._first = list(itertools.accumulate((len(clip.frames) for clip in clips), initial=0))
+        self._read = read
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.clips[self._locate(index)[0]].size
+
+    def smallest_size(self) -> tuple[int, int, str]:
+        """Height and width of the clip with the shortest side, and its name."""
+        clip = min(self.clips, key=lambda clip: min(clip.size))
+        return (*clip.size, clip.label)
+
+    def triplet(
+        self, index: int, window: Window, shift: tuple[int, int] = (0, 0)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a frame with its neighbours, which at the clip's ends are the frame itself.
+
+        Args:
+          index: of the frame.
+          window: of it.
+          shift: pixels down and to the right by which the next frame's window lies from `window`,
+            and the previous one's the other way.
+
+        Returns:
+          uint8 `[H, W, 9]`, the previous, this and the next frame blurred, and `[H, W, 3]`, this
+          one sharp.
+        """
+        clip, frame = self._locate(index)
+        last = len(self.clips[clip].frames) - 1
+        parts = [Part(clip, frame, "sharp", window)]
+        for step in (-1, 0, 1):
+            moved = window._replace(
+                top=window.top + step * shift[0], left=window.left + step * shift[1]
+            )
+            parts.append(Part(clip, min(max(frame + step, 0), last), "blurred", moved))
+        sharp, *blurred = self._read(parts)
+        return np.concatenate(blurred, axis=-1), sharp
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        clip = bisect.bisect_right(self._first, index) - 1
+        return clip, index - self._first[clip]
+
+
+def choose(clips: Sequence[AnyClip], split: str, data_dir: str | os.PathLike[str]) -> list[AnyClip]:
+    """Returns the clips of a split.
+
+    Where there are none for validation, every tenth for training is held out, the last one of
+    fewer than ten. Where there are none to test, those for validation serve.
+
+    Args:
+      clips: all clips.
+      split: "train", "val" or "test".
+      data_dir: where they are, for the message.
+
+    Raises:
+      InputError: the split has no clips.
+    """
+    names = {clip.split for clip in clips}
+    wanted = "val" if split == "test" and "test" not in names else split
+    chosen = [clip for clip in clips if clip.split == wanted]
+    if wanted != "test" and "val" not in names:
+        pool = [clip for clip in clips if clip.split in ("train", "")]
+        held_out = pool[9::10] or pool[-1:]
+        chosen = held_out if wanted == "val" else [c for c in pool if c not in held_out]
+    if not chosen:
+        there = ", ".join(f"{n or 'no split'}: {sum(c.split == n for c in clips)}" for n in names)
+        raise InputError(
+            f"data_dir = {str(data_dir)!r} holds no clips for {split!r} ({there} clips); put some "
+            f"into {split}_sharp and {split}_blur"
+        )
+    return chosen

@@ -1,0 +1,53 @@
+"""Image files as uint8 RGB arrays `[H, W, 3]`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+# What Pillow raises for a file that is no image, or a damaged one.
+UNREADABLE = (OSError, SyntaxError, ValueError)
+
+_LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image; hidden files are none."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files below a folder, by suffix, in sorted order; hidden ones are left out."""
+    return sorted(path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
+
+
+def read_header(path: str | os.PathLike[str]) -> tuple[int, int, str]:
+    """Returns height and width of an image as it is looked at, and its Pillow mode.
+
+    Raises:
+      OSError, SyntaxError, ValueError: not a readable image.
+    """
+    with Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation) in _LYING:
+            width, height = height, width
+        return height, width, image.mode
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decodes an image upright, to uint8 `[H, W, 3]`; grey and 16-bit ones are converted.
+
+    Raises:
+      OSError, SyntaxError, ValueError: not a readable image, or damaged.
+    """
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
+            grey = np.rint(np.asarray(upright, np.float32) / 257).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=-1)
+        return np.asarray(upright.convert("RGB"))
