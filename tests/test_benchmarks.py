@@ -121,6 +121,26 @@ def test_the_loader_is_timed():
     assert result.stdout.startswith("skimage, patches of 32: ")
 
 
+@pytest.mark.slow
+def test_frames_of_a_store_are_read_faster_than_png_files(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (400, 300, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    sizes = ["--clips", 1, "--frames", 3, "--samples", 43, "--folder-samples", 20]
+    result = run("frames.py", "--images", tmp_path, *sizes)
+    assert result.returncode == 0, result.stderr
+    first, _, _, *rows = result.stdout.splitlines()
+    assert first.startswith("6 frames of 1280x720, stored in ")
+    cells = [line.split("|")[1:-1] for line in rows]
+    assert [row[0].strip() for row in cells] == ["folder", "store", "ratio"]
+    folder, store = ([float(cell) for cell in row[1:]] for row in cells[:2])
+    assert (folder[1], store[1]) == (20, 40)  # whole batches in each turn
+    for _, _, megabytes, before, after in (folder, store):
+        assert 1 < megabytes < 1.1 * 6 * 1280 * 720 * 3 / 1e6
+        assert 0 < before <= after < 2 * before
+    assert float(cells[2][1]) == pytest.approx(store[0] / folder[0], rel=0.01)
+    assert store[0] > 2 * folder[0]
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -135,6 +155,8 @@ def test_the_loader_is_timed():
         ("operations.py atrous_net", "a case is such as"),
         ("loader.py --config configs/quickstart.py --samples 8", "--samples=8"),
         ("loader.py --config configs/quickstart.py --config.batchsize=8", "'batch_size'"),
+        ("frames.py --folder-samples 19", "--folder-samples 19 must be at least 20"),
+        ("frames.py --images nowhere", "--images 'nowhere' holds no images"),
     ],
 )
 def test_wrong_arguments_are_one_line(command, message):

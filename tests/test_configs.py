@@ -45,9 +45,8 @@ def test_published_configs_are_as_published(name):
     model, epochs, loss, count, batch_size = PUBLISHED[name]
     module = create_model(config.model, **config.model_kwargs)
     channels = pipeline.input_channels(config)
-    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, channels)))[
-        "params"
-    ]
+    blurred = jnp.zeros((1, 32, 32, channels))
+    params = jax.eval_shape(module.init, jax.random.key(0), blurred)["params"]
     assert sum(x.size for x in jax.tree.leaves(params)) == count
     assert (config.model, config.num_epochs, config.loss) == (model, epochs, loss)
     assert (config.batch_size, config.num_steps) == (batch_size, 0)

@@ -32,6 +32,7 @@ _OFFICIAL = {
 
 _REDUCTION = 4  # frames are compared at a quarter of their size
 _LARGEST_SHIFT = 4  # pixels; a blur that is not symmetric may move a picture by as much
+_SMALLEST = 32  # pixels; of less nothing can be told
 # A frame is misplaced only where another place makes the difference that much smaller.
 _CLEARLY = 0.5
 
@@ -64,14 +65,11 @@ def check(folder: str | os.PathLike[str], variant: str, say: Callable[[str], Non
         say(f"{folder}: a store of frames ({variant})")
         for line in _inventory(clips):
             say(line)
-        return 0
+        if missing := frame_store.missing_clips(folder):
+            say(f"problem: {missing} clips are missing; run `jaxdeblur prepare frames` again")
+        return int(missing > 0)
     root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise InputError(f"DIR = {str(folder)!r} is no folder; give one of clips")
     found = find_clips(root, variant)
-    if not found.clips and not found.problems:
-        kinds = ", ".join(found.variants) or "none"
-        raise InputError(f"{root} holds no clips with {variant!r} frames; kinds there: {kinds}")
     say(f"{root}: clips with {variant!r} frames; kinds there: {', '.join(found.variants)}")
     for line in _inventory(found.clips):
         say(line)
@@ -136,7 +134,9 @@ def _look_through(clips: Sequence[ClipFiles]) -> Iterator[str]:
             done += len(clip.frames)
             progress.update(done)
     for (one, other), names in overlaps.items():
-        yield f"{one} and {other} share sharp frames: {examples(names)} of {other}"
+        yield (
+            f"{one or 'no split'} and {other or 'no split'} share sharp frames: {examples(names)}"
+        )
 
 
 def _read(clip: ClipFiles, i: int) -> _Frame | InputError:
@@ -159,6 +159,8 @@ def _reduce(frame: np.ndarray) -> np.ndarray:
 
 def _misplaced(clip: Clip, frames: dict[int, _Frame]) -> Iterable[str]:
     """Tells of frames whose blurred picture fits elsewhere clearly better than where it is."""
+    if min(clip.size) < _SMALLEST:
+        return
     shifted, swapped = [], []
     for i, frame in frames.items():
         own = _difference(frame.blurred, frame.sharp)
@@ -180,13 +182,13 @@ def _shift(blurred: np.ndarray, sharp: np.ndarray, own: float) -> tuple[int, int
     """The shift that makes the pictures fit clearly better, in pixels of the frame, if any."""
     from skimage.registration import phase_cross_correlation
 
+    if own == 0 or min(blurred.std(), sharp.std()) == 0:
+        return None
     found, _, _ = phase_cross_correlation(sharp, blurred, normalization=None)  # type: ignore[arg-type]
     down, right = (-round(float(x)) for x in found)
     if max(abs(down), abs(right)) * _REDUCTION <= _LARGEST_SHIFT:
         return None
     height, width = sharp.shape
-    if abs(down) >= height // 2 or abs(right) >= width // 2:
-        return None
     rows, columns = (
         slice(max(down, 0), height + min(down, 0)),
         slice(max(right, 0), width + min(right, 0)),

@@ -73,10 +73,18 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-    """A folder that holds images: each by its name without suffix, and the number of others."""
+    """A folder that holds images.
+
+    Attributes:
+      path: of the folder.
+      images: by their names without suffix.
+      repeated: files whose name differs from another one's only in the suffix.
+      others: number of other files.
+    """
 
     path: Path
     images: dict[str, Path]
+    repeated: list[str]
     others: int
 
 
@@ -86,7 +94,15 @@ def find_clips(root: Path, variant: str) -> Found:
     Args:
       root: the folder.
       variant: which blurred frames, such as "blur" or "blur_jpeg".
+
+    Raises:
+      InputError: no such folder, or no such frames in it.
     """
+    match = _PART.fullmatch(variant)
+    if match is None or match[3] in (None, "sharp"):
+        raise InputError(f"{variant!r} is no kind of blurred frames, such as blur or blur_jpeg")
+    if not root.is_dir():
+        raise InputError(f"{str(root)!r} is no folder; give one of clips")
     clips, problems, variants, others = [], [], set(), 0
     pairs: dict[tuple[str, str], dict[str, _Folder]] = {}
     for folder in _image_folders(root):
@@ -99,6 +115,12 @@ def find_clips(root: Path, variant: str) -> Found:
         if kind in pair:
             problems.append(f"{pair[kind].path} and {folder.path} are the same clip; remove one")
         pair[kind] = folder
+    if variant not in variants:
+        raise InputError(
+            f"{str(root)!r} holds no {variant!r} frames (kinds of blurred frames there: "
+            f"{', '.join(sorted(variants)) or 'none'}); it needs folders such as train_sharp/000 "
+            f"and train_{variant}/000, or CLIP/sharp and CLIP/{variant}"
+        )
     for (split, name), pair in sorted(pairs.items(), key=lambda item: _natural("/".join(item[0]))):
         try:
             clips.append(_make_clip(split, name, pair, variant))
@@ -152,20 +174,11 @@ def open_folder(data_dir: str | os.PathLike[str], variant: str) -> list[ClipFile
       InputError: no such folder, no clips in it, or some that are not whole.
     """
     root = Path(data_dir).expanduser()
-    if not root.is_dir():
-        raise InputError(f"data_dir = {str(data_dir)!r} is no folder; give one of clips")
     found = find_clips(root, variant)
     if found.problems:
         more = f" and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""
         raise InputError(
             f"{'; '.join(found.problems[:3])}{more}; `jaxdeblur prepare check {root}` lists all"
-        )
-    if not found.clips:
-        there = f"it has {', '.join(found.variants)}" if found.variants else "it has none at all"
-        raise InputError(
-            f"data_dir = {str(root)!r} holds no clips with {variant!r} and 'sharp' frames "
-            f"({there}); folders such as train_sharp/000 and train_{variant}/000, or "
-            f"CLIP/sharp and CLIP/{variant}, are found"
         )
     if found.others:
         _log.warning("%s: %d files that are no images were skipped", root, found.others)
@@ -176,12 +189,19 @@ def open_folder(data_dir: str | os.PathLike[str], variant: str) -> list[ClipFile
 
 def _image_folders(root: Path) -> Iterator[_Folder]:
     for path, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # A link to a folder above would be followed for ever.
+        here = Path(path).resolve()
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not here.is_relative_to(Path(path, name).resolve())
+        )
         names = sorted(name for name in files if not name.startswith("."))
-        images = {Path(name).stem: Path(path, name) for name in names if is_image(name)}
+        found = [Path(path, name) for name in names if is_image(name)]
+        images = {file.stem: file for file in found}
+        repeated = [file.name for file in found if images[file.stem] != file]
         if images:
-            others = sum(not is_image(name) for name in names)
-            yield _Folder(Path(path), images, others)
+            yield _Folder(Path(path), images, repeated, len(names) - len(found))
 
 
 def _place(parts: Sequence[str]) -> tuple[str, str, str]:
@@ -202,6 +222,11 @@ def _make_clip(split: str, name: str, pair: dict[str, _Folder], variant: str) ->
         if kind not in pair:
             (other,) = pair.values()
             raise InputError(f"{label}: {other.path} has no partner, a folder of {kind} frames")
+        if repeated := pair[kind].repeated:
+            raise InputError(
+                f"{label}: {pair[kind].path} has other files of the same frames beside "
+                f"{examples(repeated)}"
+            )
     blurred, sharp = pair[variant].images, pair["sharp"].images
     for these, those, kind in ((sharp, blurred, "blurred"), (blurred, sharp, "sharp")):
         if missing := [frame for frame in these if frame not in those]:
@@ -215,7 +240,7 @@ def _make_clip(split: str, name: str, pair: dict[str, _Folder], variant: str) ->
         headers = list(threads.map(_header, files))
     size = headers[0][:2]
     if other := [
-        f"{file.parent.name}/{file.name} ({height}x{width})"
+        f"{'/'.join(file.parts[-3:])} ({height}x{width})"
         for file, (height, width, _) in zip(files, headers, strict=True)
         if (height, width) != size
     ]:
@@ -249,4 +274,4 @@ def examples(names: Sequence[str]) -> str:
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts frame 10 after frame 9."""
     parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

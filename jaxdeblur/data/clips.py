@@ -10,6 +10,7 @@ import bisect
 import dataclasses
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
@@ -135,8 +136,9 @@ class Clips:
 def choose(clips: Sequence[AnyClip], split: str, data_dir: str | os.PathLike[str]) -> list[AnyClip]:
     """Returns the clips of a split.
 
-    Where there are none for validation, every tenth for training is held out, the last one of
-    fewer than ten. Where there are none to test, those for validation serve.
+    Clips of no split are for training. Where there are none for validation, every tenth of those
+    for training is held out, the last one of fewer than ten; where there are none to test, those
+    for validation serve.
 
     Args:
       clips: all clips.
@@ -146,17 +148,19 @@ def choose(clips: Sequence[AnyClip], split: str, data_dir: str | os.PathLike[str
     Raises:
       InputError: the split has no clips.
     """
-    names = {clip.split for clip in clips}
-    wanted = "val" if split == "test" and "test" not in names else split
-    chosen = [clip for clip in clips if clip.split == wanted]
-    if wanted != "test" and "val" not in names:
+    counts = Counter(clip.split for clip in clips)
+    if split == "test" and not counts["test"]:
+        split = "val"
+    chosen = [clip for clip in clips if clip.split == split]
+    if split == "train" or (split == "val" and not counts["val"]):
         pool = [clip for clip in clips if clip.split in ("train", "")]
-        held_out = pool[9::10] or pool[-1:]
-        chosen = held_out if wanted == "val" else [c for c in pool if c not in held_out]
+        held_out = [] if counts["val"] else pool[9::10] or pool[-1:]
+        chosen = held_out if split == "val" else [clip for clip in pool if clip not in held_out]
     if not chosen:
-        there = ", ".join(f"{n or 'no split'}: {sum(c.split == n for c in clips)}" for n in names)
+        there = ", ".join(f"{count} {name or 'of no split'}" for name, count in counts.items())
         raise InputError(
-            f"data_dir = {str(data_dir)!r} holds no clips for {split!r} ({there} clips); put some "
-            f"into {split}_sharp and {split}_blur"
+            f"{os.fspath(data_dir)!r} holds no clips for {split!r} (clips there: {there}; without "
+            f"some in val_sharp and val_blur, one is held out); put some into {split}_sharp and "
+            f"{split}_blur"
         )
     return chosen

@@ -37,6 +37,8 @@ _SQUARE = 64
 _CODEC = {"name": "zstd", "configuration": {"level": 1}}
 _FRAMES_A_FILE = 8
 
+_PATIENCE = 60  # seconds, for an address to answer; TensorStore by itself tries for many minutes
+
 
 def is_store(data_dir: str | os.PathLike[str]) -> bool:
     """Whether it is a store: a folder with an index, or an address such as `gs://bucket/reds`."""
@@ -53,26 +55,42 @@ def open_store(data_dir: str | os.PathLike[str], variant: str) -> list[Clip]:
     Raises:
       InputError: there is no store, its index is damaged, or it holds another variant.
     """
-    name = f"{os.fspath(data_dir).rstrip('/')}/{_INDEX}"
+    content = _read_index(data_dir)
+    if content["variant"] != variant:
+        raise InputError(
+            f"the store {os.fspath(data_dir)!r} holds {content['variant']!r} frames, not "
+            f"{variant!r}"
+        )
+    return content["clips"]
+
+
+def missing_clips(data_dir: str | os.PathLike[str]) -> int:
+    """Returns how many clips an interrupted `write` has left out."""
+    content = _read_index(data_dir)
+    return content["num_clips"] - len(content["clips"])
+
+
+def _read_index(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        content = json.loads(_key_values(data_dir).read(_INDEX).result().value)
+        value = _key_values(data_dir).read(_INDEX).result(timeout=_PATIENCE).value
+        content = json.loads(value)
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         clips = [
             Clip(c["split"], c["name"], tuple(c["frames"]), tuple(c["size"]))
             for c in content["clips"]
         ]
+        return {
+            "variant": content["variant"],
+            "num_clips": int(content["num_clips"]),
+            "clips": clips,
+        }
     except (KeyError, TypeError, ValueError, OSError) as error:
+        name = f"{os.fspath(data_dir).rstrip('/')}/{_INDEX}"
         raise InputError(
             f"{name} is no index of frames ({error}); make the store again with "
             "`jaxdeblur prepare frames`"
         ) from error
-    if content["variant"] != variant:
-        raise InputError(
-            f"the store {os.fspath(data_dir)!r} holds {content['variant']!r} frames, not "
-            f"{variant!r}"
-        )
-    return clips
 
 
 class StoreReader:
@@ -130,7 +148,7 @@ def write(
     if "://" in os.fspath(path):
         raise InputError(f"{path} is no folder; write the store to one and copy it there")
     folder = Path(path).expanduser()
-    stored = _claim(folder, variant)
+    stored = _claim(folder, variant, len(clips))
     known = {clip.label: clip for clip in stored}
     done = 0
     for clip in clips:
@@ -140,7 +158,7 @@ def write(
             for count in _write_clip(folder, clip, summary):
                 progress(before + count)
             stored.append(summary)
-            _write_index(folder, variant, stored)
+            _write_index(folder, variant, stored, len(clips))
         elif known[clip.label] != summary:
             raise InputError(
                 f"the store {str(path)!r} holds another {clip.label} (other frames or another "
@@ -150,7 +168,7 @@ def write(
         progress(done)
 
 
-def _claim(folder: Path, variant: str) -> list[Clip]:
+def _claim(folder: Path, variant: str, num_clips: int) -> list[Clip]:
     """Returns the clips of an unfinished store, or begins a new one."""
     if is_store(folder):
         return open_store(folder, variant)
@@ -161,14 +179,15 @@ def _claim(folder: Path, variant: str) -> list[Clip]:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
     if occupied:
         raise InputError(f"{folder} holds other files; give a new folder")
-    _write_index(folder, variant, [])
+    _write_index(folder, variant, [], num_clips)
     return []
 
 
-def _write_index(folder: Path, variant: str, clips: Sequence[Clip]) -> None:
+def _write_index(folder: Path, variant: str, clips: Sequence[Clip], num_clips: int) -> None:
     content = {
         "format": _FORMAT,
         "variant": variant,
+        "num_clips": num_clips,  # of a finished store
         "clips": [dataclasses.asdict(clip) for clip in clips],
     }
     with atomic.replacing(folder / _INDEX, overwrite=True) as partial:

@@ -34,7 +34,10 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int, str]:
     """
     with Image.open(path) as image:
         width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in _LYING:
+        # To look for EXIF data behind a PNG's pixels, Pillow would decode them.
+        known = {"exif", "Raw profile type exif"} & image.info.keys()
+        exif = image.getexif() if known or image.format != "PNG" else {}
+        if exif.get(ExifTags.Base.Orientation) in _LYING:
             width, height = height, width
         return height, width, image.mode
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -22,6 +23,8 @@ from ml_collections import ConfigDict
 
 from jaxdeblur.data import cifar, clip_folders, clips, degrade, frame_store, photos, triplets
 from jaxdeblur.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
 
@@ -87,6 +90,8 @@ def open_clips(data_dir: str, split: str, variant: str, title: str) -> clips.Cli
     """
     read: clips.Read
     if frame_store.is_store(data_dir):
+        if missing := frame_store.missing_clips(data_dir):
+            _log.warning("%s: %d clips are not stored yet", data_dir, missing)
         chosen = clips.choose(frame_store.open_store(data_dir, variant), split, data_dir)
         read = frame_store.StoreReader(data_dir, chosen)
     else:

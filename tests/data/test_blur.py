@@ -115,6 +115,15 @@ def test_pair_is_blurred_and_sharp_in_the_unit_range():
     np.testing.assert_allclose(blurred, expected / 255, atol=1e-7)
 
 
+def test_blurred_frames_are_made_brighter_with_the_sharp_one():
+    rng = np.random.default_rng(0)
+    blurred, sharp = (rng.integers(0, 256, (2, 6, 5, c), np.uint8) for c in (9, 3))
+    batch = {"blurred": blurred, "sharp": sharp, "brightness": np.array([0.25, -0.25], np.float32)}
+    change = np.array([0.25, -0.25]).reshape(2, 1, 1, 1)
+    for result, given in zip(jax.jit(make_pair)(batch, 3.0), (blurred, sharp), strict=True):
+        np.testing.assert_allclose(result, np.clip(given / 255 + change, 0, 1), atol=1e-6)
+
+
 def test_a_bound_of_zero_is_no_blur():
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
     np.testing.assert_array_equal(blur(images, np.zeros(2, np.float32), 0.0), images)

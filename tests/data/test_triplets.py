@@ -1,0 +1,213 @@
+"""On frames whose pixels say which frame, row and column they are of."""
+
+import collections
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import atrous_reds
+from jaxdeblur.data import pipeline
+from jaxdeblur.data.clips import Clip, Clips
+from jaxdeblur.data.triplets import TripletSample
+
+SIZE = (40, 48)
+
+
+def position(part):
+    """Frame f of clip c: 20c + f, and 100 more where blurred; its rows, and its columns."""
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    number = 20 * part.clip + part.frame + 100 * (part.kind == "blurred")
+    frame = np.stack([np.full_like(rows, number), rows, columns], axis=-1).astype(np.uint8)
+    window = frame[part.window.slices]
+    assert window.shape[:2] == (part.window.height, part.window.width)
+    return window
+
+
+def make_source(*lengths):
+    clips = [
+        Clip("train", f"{c:03}", tuple(f"{f:08}" for f in range(count)), SIZE)
+        for c, count in enumerate(lengths)
+    ]
+    return Clips("positions", clips, lambda parts: [position(part) for part in parts])
+
+
+def make_samples(count, source=None, **changes):
+    settings = {"patch_size": 16, "flip": True, "rotate": True, "brightness": 0.1, "frame_shift": 2}
+    sample = TripletSample(source or make_source(5), **settings | changes)
+    return [sample(2, np.random.default_rng(seed)) for seed in range(count)]
+
+
+def frames(sample):
+    """Previous, current and next frame, and the sharp one: `[P, P, 3]` each, of signed values."""
+    blurred = sample["blurred"].astype(int)
+    return (*np.split(blurred, 3, axis=-1), sample["sharp"].astype(int))
+
+
+def laid_like(sample):
+    """Number of the way, of flip and quarter turn, in which the sharp patch lies."""
+    sharp = frames(sample)[3][..., 1:]
+    rows, columns = np.mgrid[:16, :16]
+    straight = np.stack([rows, columns], axis=-1) + sharp.min(axis=(0, 1))
+    ways = [straight, straight[:, ::-1], np.rot90(straight), np.rot90(straight[:, ::-1])]
+    return [i for i, way in enumerate(ways) if np.array_equal(way, sharp)]
+
+
+def test_a_sample_is_three_blurred_frames_and_the_sharp_one_between():
+    for sample in make_samples(20):
+        assert sample["blurred"].shape == (16, 16, 9)
+        assert sample["sharp"].shape == (16, 16, 3)
+        assert sample["blurred"].dtype == sample["sharp"].dtype == np.uint8
+        assert [set(frame[..., 0].ravel()) for frame in frames(sample)] == [
+            {101},
+            {102},
+            {103},
+            {2},
+        ]
+
+
+def test_all_frames_lie_alike_and_the_sharp_one_where_the_current_is():
+    for sample in make_samples(50):
+        previous, current, following, sharp = (frame[..., 1:] for frame in frames(sample))
+        np.testing.assert_array_equal(current, sharp)
+        for neighbour in (previous, following):
+            moved = neighbour - current
+            assert (moved == moved[0, 0]).all()
+
+
+def test_the_neighbours_are_moved_by_up_to_two_pixels_in_opposite_directions():
+    seen = set()
+    for sample in make_samples(400):
+        previous, current, following, _ = (frame[0, 0, 1:] for frame in frames(sample))
+        np.testing.assert_array_equal(following - current, current - previous)
+        seen.add(tuple(following - current))
+    assert seen == set(itertools.product(range(-2, 3), repeat=2))
+
+
+def test_flips_and_turns_have_probability_one_half_each():
+    ways = collections.Counter()
+    for sample in make_samples(800):
+        (way,) = laid_like(sample)
+        ways[way] += 1
+    assert all(150 < ways[way] < 250 for way in range(4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "ways"),
+    [({"rotate": False}, {0, 1}), ({"flip": False}, {0, 2}), ({"flip": 0, "rotate": 0}, {0})],
+)
+def test_flips_and_turns_can_be_left_out(changes, ways):
+    assert {laid_like(sample)[0] for sample in make_samples(30, **changes)} == ways
+
+
+def test_crops_reach_every_corner():
+    lasts = set()
+    for sample in make_samples(3000, flip=False, rotate=False, frame_shift=0):
+        lasts.add(tuple(frames(sample)[3][0, 0, 1:]))
+    tops, lefts = zip(*lasts, strict=True)
+    assert (min(tops), max(tops)) == (0, SIZE[0] - 16)
+    assert (min(lefts), max(lefts)) == (0, SIZE[1] - 16)
+
+
+@pytest.mark.parametrize("patch_size", [39, 40])
+def test_a_patch_as_large_as_the_frame_leaves_no_room_to_move(patch_size):
+    for sample in make_samples(30, patch_size=patch_size, flip=False, rotate=False):
+        previous, current, *_ = (frame[0, 0, 1:] for frame in frames(sample))
+        assert current[0] == previous[0]
+
+
+def test_the_brightness_changes_by_as_much_as_allowed_either_way():
+    changes = [float(sample["brightness"]) for sample in make_samples(500)]
+    assert -0.1 <= min(changes) < -0.095
+    assert 0.095 < max(changes) <= 0.1
+    assert {float(sample["brightness"]) for sample in make_samples(9, brightness=0)} == {0}
+
+
+def make_config(**values):
+    config = atrous_reds.get_config()
+    config.update({"patch_size": 16, "eval_patch_size": 16, "batch_size": 4} | values)
+    return config
+
+
+def take(source, count, config=None, state=None):
+    batches = pipeline.training_batches(config or make_config(), source)
+    try:
+        if state is not None:
+            batches.set_state(state)
+        return [next(batches) for _ in range(count)], batches.get_state()
+    finally:
+        batches.close()
+
+
+def numbers(batches):
+    """The sharp frames' numbers, in order."""
+    return [int(patch[0, 0, 0]) for batch in batches for patch in batch["sharp"]]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_epochs_visit_every_frame_exactly_once_each(monkeypatch, processes):
+    source = make_source(5, 1, 6)
+    every = [*range(5), 20, *range(40, 46)]
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    shares = []
+    for process in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        shares.append(numbers(take(source, 6)[0]))
+    order = [number for step in zip(*shares, strict=True) for number in step]
+    assert sorted(order[:12]) == sorted(order[12:]) == every
+    assert order[:12] != order[12:]
+
+
+def test_a_resumed_run_continues_with_the_very_next_sample():
+    source = make_source(5, 4)
+    whole, _ = take(source, 7)
+    _, state = take(source, 3)
+    rest, _ = take(source, 4, state=state)
+    for expected, batch in zip(whole[3:], rest, strict=True):
+        assert expected.keys() == batch.keys() == {"blurred", "sharp", "brightness"}
+        for name, values in expected.items():
+            np.testing.assert_array_equal(batch[name], values)
+
+
+def test_evaluation_takes_one_crop_of_each_frame_always_the_same():
+    source = make_source(3, 4)
+    config = make_config(eval_batch_size=4)
+    (first, four), (second, three) = pipeline.evaluation_batches(config, source)
+    assert (four, three) == (4, 3)
+    assert [*first["index"], *second["index"][:three]] == list(range(7))
+    assert numbers([first, second])[:7] == [0, 1, 2, 20, 21, 22, 23]
+    previous, current, following, sharp = frames({k: v[0] for k, v in first.items()})
+    for frame, number in ((previous, 100), (current, 100), (following, 101), (sharp, 0)):
+        assert (frame[..., 0] == number).all()  # the edge frame is repeated
+        np.testing.assert_array_equal(frame[..., 1:], sharp[..., 1:])
+    corners = {tuple(patch[0, 0, 1:]) for patch in first["sharp"]}
+    assert len(corners) > 1
+    (again, _), _ = pipeline.evaluation_batches(config, source)
+    np.testing.assert_array_equal(again["blurred"], first["blurred"])
+
+
+def test_evaluation_of_whole_frames_takes_one_at_a_time():
+    config = make_config(eval_patch_size=0)
+    batches = list(pipeline.evaluation_batches(config, make_source(1, 2)))
+    assert [batch["blurred"].shape for batch, _ in batches] == [(1, *SIZE, 9)] * 3
+    assert [count for _, count in batches] == [1, 1, 1]
+
+
+def test_a_patch_larger_than_the_frames_is_refused(tmp_path):
+    from PIL import Image
+
+    from jaxdeblur.errors import InputError
+
+    for kind in ("sharp", "blur"):
+        (tmp_path / "train" / kind / "lake").mkdir(parents=True)
+        Image.new("RGB", (48, 40)).save(tmp_path / "train" / kind / "lake" / "1.png")
+    config = make_config(data_dir=str(tmp_path), patch_size=64)
+    with pytest.raises(InputError, match=r"no clips for 'train'"):
+        pipeline.open_source(config, "train")  # the only clip is held out
+    for kind in ("sharp", "blur"):
+        (tmp_path / "train" / kind / "lake").rename(tmp_path / "train" / kind / "a")
+        (tmp_path / "val" / kind / "lake").mkdir(parents=True)
+        Image.new("RGB", (48, 40)).save(tmp_path / "val" / kind / "lake" / "1.png")
+    with pytest.raises(InputError, match=r"patch_size = 64 .* train/a \(40x48 pixels\)"):
+        pipeline.open_source(config, "train")
