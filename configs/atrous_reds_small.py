@@ -8,8 +8,9 @@
 What:      64 channels, 5 blocks, three frames in; 2,000 steps of batches of 4 random 128x128 crops,
            changed as in the published recipe (reds_recipe), optimised as in small_recipe.
 Source:    the published architecture at a fraction of its width and depth; the recipe is ours.
-Expected:  EXPECTED
-Hardware:  2 CPU cores.
+Expected:  25.40 dB from 24.11 dB blurred on 2 validation clips of 10 frames (whole, 320x180),
+           trained on 2 clips of 10 (2026-11-23).
+Hardware:  2 CPU cores (AMD EPYC, Zen 5): a quarter of an hour.
 """
 
 from ml_collections import ConfigDict

@@ -9,8 +9,9 @@ What:      2 outer and 1 inner block, half the width, three frames in; 2,000 ste
            random 128x128 crops, changed as in the published recipe (reds_recipe), optimised as in
            small_recipe.
 Source:    the published architecture at a fraction of its width and depth; the recipe is ours.
-Expected:  EXPECTED
-Hardware:  2 CPU cores.
+Expected:  25.06 dB from 24.11 dB blurred on 2 validation clips of 10 frames (whole, 320x180),
+           trained on 2 clips of 10 (2026-11-23).
+Hardware:  2 CPU cores (AMD EPYC, Zen 5): a quarter of an hour.
 """
 
 from ml_collections import ConfigDict

@@ -73,6 +73,11 @@ def check(folder: str | os.PathLike[str], variant: str, say: Callable[[str], Non
     say(f"{root}: clips with {variant!r} frames; kinds there: {', '.join(found.variants)}")
     for line in _inventory(found.clips):
         say(line)
+    if found.blurred_alone:
+        say(
+            f"{len(found.blurred_alone)} clips without sharp frames are not used: "
+            f"{examples(found.blurred_alone)}"
+        )
     if found.others:
         say(f"{found.others} files are no images; they are skipped")
     if modes := sorted({mode for clip in found.clips for mode in clip.modes} - {"RGB"}):

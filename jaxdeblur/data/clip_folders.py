@@ -46,7 +46,7 @@ class ClipFiles(Clip):
     Attributes:
       blurred: the file of each frame.
       sharp: likewise.
-      modes: Pillow's names of the pixel formats among them.
+      modes: their types, see `read_header`.
     """
 
     blurred: tuple[Path, ...]
@@ -61,12 +61,15 @@ class Found:
     Attributes:
       clips: the whole ones, in order.
       problems: a line for each other one: what is wrong with it, with up to three examples.
+      blurred_alone: labels of clips in splits that have no sharp frames at all, as REDS is
+        published for its test.
       others: number of files in the clips' folders that are no images.
       variants: names of the kinds of blurred frames there are.
     """
 
     clips: list[ClipFiles]
     problems: list[str]
+    blurred_alone: list[str]
     others: int
     variants: list[str]
 
@@ -96,7 +99,7 @@ def find_clips(root: Path, variant: str) -> Found:
       variant: which blurred frames, such as "blur" or "blur_jpeg".
 
     Raises:
-      InputError: no such folder, or no such frames in it.
+      InputError: no such folder, or no such frames and sharp ones in it.
     """
     match = _PART.fullmatch(variant)
     if match is None or match[3] in (None, "sharp"):
@@ -121,12 +124,22 @@ def find_clips(root: Path, variant: str) -> Found:
             f"{', '.join(sorted(variants)) or 'none'}); it needs folders such as train_sharp/000 "
             f"and train_{variant}/000, or CLIP/sharp and CLIP/{variant}"
         )
+    sharp = {split for (split, _), pair in pairs.items() if "sharp" in pair}
+    if not sharp:
+        raise InputError(
+            f"{str(root)!r} holds {variant!r} frames but no sharp ones beside them, in folders "
+            "such as train_sharp/000 or CLIP/sharp"
+        )
+    blurred_alone = []
     for (split, name), pair in sorted(pairs.items(), key=lambda item: _natural("/".join(item[0]))):
+        if split not in sharp:
+            blurred_alone.append(f"{split}/{name}")
+            continue
         try:
             clips.append(_make_clip(split, name, pair, variant))
         except InputError as error:
             problems.append(str(error))
-    return Found(clips, problems, others, sorted(variants))
+    return Found(clips, problems, blurred_alone, others, sorted(variants))
 
 
 class FolderReader:

@@ -27,7 +27,9 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[int, int, str]:
-    """Returns height and width of an image as it is looked at, and its Pillow mode.
+    """Returns height and width of an image as it is looked at, and its type.
+
+    The type is Pillow's mode, with ";16" where a channel has 16 bits.
 
     Raises:
       OSError, SyntaxError, ValueError: not a readable image.
@@ -39,7 +41,8 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int, str]:
         exif = image.getexif() if known or image.format != "PNG" else {}
         if exif.get(ExifTags.Base.Orientation) in _LYING:
             width, height = height, width
-        return height, width, image.mode
+        deep = ";16" in str(image.tile) and ";16" not in image.mode
+        return height, width, image.mode + ";16" * deep
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:

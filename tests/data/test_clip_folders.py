@@ -1,5 +1,6 @@
 import logging
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
@@ -93,7 +94,11 @@ ALIKE = of("blur", range(1, 9)) | of("sharp", range(1, 9))
             "val/000: ROOT/val_sharp/000 has no partner, a folder of blur frames;",
         ),
         (of("sharp", [1]), "'ROOT' holds no 'blur' frames (kinds of blurred frames there: none);"),
-        (of("blur", [1]), "train/000: ROOT/train_blur/000 has no partner, a folder of sharp f"),
+        (of("blur", [1]), "'ROOT' holds 'blur' frames but no sharp ones beside them,"),
+        (
+            ALIKE | {"train_blur/001/1.png": SIZE},
+            "train/001: ROOT/train_blur/001 has no partner, a folder of sharp frames;",
+        ),
         (
             of("blur", [1, 7]) | of("sharp", range(1, 8)),
             "train/000: 7 frames against 2, no blurred partner of 2, 3, 4 and 2 more;",
@@ -158,6 +163,12 @@ def test_only_blurred_frames_can_be_restored(tmp_path, variant):
         open_folder(tmp_path, variant)
 
 
+def test_a_split_without_sharp_frames_is_left_out(tmp_path):
+    write_pair(tmp_path)
+    write(tmp_path / "test_blur" / "000" / "1.png")  # as REDS is published
+    assert [clip.split for clip in open_folder(tmp_path, "blur")] == ["train"]
+
+
 def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
     write_pair(tmp_path)
     (tmp_path / "train_blur" / "loop").symlink_to(tmp_path, target_is_directory=True)
@@ -203,6 +214,17 @@ def test_grey_alpha_and_deep_frames_become_rgb_with_one_warning(tmp_path, caplog
         frame = read_frame(file, SIZE)
         assert frame.dtype == np.uint8
         np.testing.assert_allclose(frame, expected, atol=0.5001 if expected is deep else 0)
+
+
+def test_colours_of_16_bits_become_8_with_a_warning(tmp_path, caplog):
+    values = np.random.default_rng(0).integers(0, 65536, (*SIZE, 3), np.uint16)
+    for kind in ("blur", "sharp"):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "0.png"), values[..., ::-1])
+    (clip,) = open_folder(tmp_path, "blur")
+    (warning,) = warnings_of(caplog)
+    assert "RGB;16 are converted" in warning
+    np.testing.assert_allclose(read_frame(clip.sharp[0], SIZE), values / 257, atol=1)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, FRAME_BYTES, 2**20])
