@@ -61,6 +61,8 @@ def run_frames(arguments: argparse.Namespace) -> None:
     from jaxdeblur.progress import ProgressLine
 
     clips = clip_folders.open_folder(arguments.folder, arguments.variant)
+    for remark in clip_folders.remarks(clips):
+        print(remark)
     total = 2 * sum(len(clip.frames) for clip in clips)
     with ProgressLine("frames", total) as progress:
         frame_store.write(clips, arguments.store, arguments.variant, progress.update)

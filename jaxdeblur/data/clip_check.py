@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdeblur.data import frame_store
-from jaxdeblur.data.clip_folders import ClipFiles, examples, find_clips, read_frame
+from jaxdeblur.data.clip_folders import ClipFiles, examples, find_clips, read_frame, remarks
 from jaxdeblur.data.clips import Clip
 from jaxdeblur.errors import InputError
 from jaxdeblur.progress import ProgressLine
@@ -78,10 +78,8 @@ def check(folder: str | os.PathLike[str], variant: str, say: Callable[[str], Non
             f"{len(found.blurred_alone)} clips without sharp frames are not used: "
             f"{examples(found.blurred_alone)}"
         )
-    if found.others:
-        say(f"{found.others} files are no images; they are skipped")
-    if modes := sorted({mode for clip in found.clips for mode in clip.modes} - {"RGB"}):
-        say(f"frames of type {', '.join(modes)} are converted to RGB")
+    for remark in remarks(found.clips):
+        say(remark)
     problems = 0
     for problem in [*found.problems, *_look_through(found.clips)]:
         problems += 1

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,8 +27,6 @@ import numpy as np
 from jaxdeblur.data.clips import Clip, Part
 from jaxdeblur.data.images import UNREADABLE, is_image, read_header, read_rgb
 from jaxdeblur.errors import InputError
-
-_log = logging.getLogger(__name__)
 
 # A component of a path that is no part of the clip's name: a split, a kind of frames, or both.
 _PART = re.compile(r"(train|val|test)|(?:(train|val|test)_)?(sharp|blur(?:red)?(?:_\w+)?)")
@@ -47,11 +44,13 @@ class ClipFiles(Clip):
       blurred: the file of each frame.
       sharp: likewise.
       modes: their types, see `read_header`.
+      others: number of files in its folders that are no images.
     """
 
     blurred: tuple[Path, ...]
     sharp: tuple[Path, ...]
     modes: frozenset[str]
+    others: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +62,12 @@ class Found:
       problems: a line for each other one: what is wrong with it, with up to three examples.
       blurred_alone: labels of clips in splits that have no sharp frames at all, as REDS is
         published for its test.
-      others: number of files in the clips' folders that are no images.
       variants: names of the kinds of blurred frames there are.
     """
 
     clips: list[ClipFiles]
     problems: list[str]
     blurred_alone: list[str]
-    others: int
     variants: list[str]
 
 
@@ -106,40 +103,29 @@ def find_clips(root: Path, variant: str) -> Found:
         raise InputError(f"{variant!r} is no kind of blurred frames, such as blur or blur_jpeg")
     if not root.is_dir():
         raise InputError(f"{str(root)!r} is no folder; give one of clips")
-    clips, problems, variants, others = [], [], set(), 0
-    pairs: dict[tuple[str, str], dict[str, _Folder]] = {}
-    for folder in _image_folders(root):
-        split, kind, name = _place(folder.path.relative_to(root).parts)
-        variants |= {kind} - {"", "sharp"}
-        if kind not in ("sharp", variant):
-            continue
-        others += folder.others
-        pair = pairs.setdefault((split, name or root.resolve().name), {})
-        if kind in pair:
-            problems.append(f"{pair[kind].path} and {folder.path} are the same clip; remove one")
-        pair[kind] = folder
+    pairs, variants, problems = _group(root, variant)
     if variant not in variants:
         raise InputError(
             f"{str(root)!r} holds no {variant!r} frames (kinds of blurred frames there: "
-            f"{', '.join(sorted(variants)) or 'none'}); it needs folders such as train_sharp/000 "
-            f"and train_{variant}/000, or CLIP/sharp and CLIP/{variant}"
+            f"{', '.join(variants) or 'none'}); it needs folders such as train_sharp/000 and "
+            f"train_{variant}/000, or CLIP/sharp and CLIP/{variant}"
         )
-    sharp = {split for (split, _), pair in pairs.items() if "sharp" in pair}
-    if not sharp:
+    with_sharp = {split for (split, _), pair in pairs.items() if "sharp" in pair}
+    if not with_sharp:
         raise InputError(
             f"{str(root)!r} holds {variant!r} frames but no sharp ones beside them, in folders "
             "such as train_sharp/000 or CLIP/sharp"
         )
-    blurred_alone = []
+    clips, blurred_alone = [], []
     for (split, name), pair in sorted(pairs.items(), key=lambda item: _natural("/".join(item[0]))):
-        if split not in sharp:
+        if split not in with_sharp:
             blurred_alone.append(f"{split}/{name}")
             continue
         try:
             clips.append(_make_clip(split, name, pair, variant))
         except InputError as error:
             problems.append(str(error))
-    return Found(clips, problems, blurred_alone, others, sorted(variants))
+    return Found(clips, problems, blurred_alone, variants)
 
 
 class FolderReader:
@@ -164,6 +150,14 @@ class FolderReader:
         return self._decode(files[part.frame], clip.size)[part.window.slices]
 
 
+def remarks(clips: Sequence[ClipFiles]) -> list[str]:
+    """What to say of clips: files that were skipped, frames that are converted."""
+    others = sum(clip.others for clip in clips)
+    modes = sorted({mode for clip in clips for mode in clip.modes} - {"RGB"})
+    lines = [f"{others} files that are no images are skipped"] if others else []
+    return lines + [f"frames of type {', '.join(modes)} are converted to RGB"] * bool(modes)
+
+
 def read_frame(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Decodes a frame, uint8 `[H, W, 3]`.
 
@@ -181,7 +175,7 @@ def read_frame(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def open_folder(data_dir: str | os.PathLike[str], variant: str) -> list[ClipFiles]:
-    """Finds the clips of a folder; says what was skipped and what is converted.
+    """Finds the clips of a folder.
 
     Raises:
       InputError: no such folder, no clips in it, or some that are not whole.
@@ -193,11 +187,26 @@ def open_folder(data_dir: str | os.PathLike[str], variant: str) -> list[ClipFile
         raise InputError(
             f"{'; '.join(found.problems[:3])}{more}; `jaxdeblur prepare check {root}` lists all"
         )
-    if found.others:
-        _log.warning("%s: %d files that are no images were skipped", root, found.others)
-    if modes := sorted({mode for clip in found.clips for mode in clip.modes} - {"RGB"}):
-        _log.warning("%s: frames of type %s are converted to RGB", root, ", ".join(modes))
     return found.clips
+
+
+def _group(
+    root: Path, variant: str
+) -> tuple[dict[tuple[str, str], dict[str, _Folder]], list[str], list[str]]:
+    """Returns each clip's folders by kind, by split and name; all variants; and problems."""
+    pairs: dict[tuple[str, str], dict[str, _Folder]] = {}
+    variants, problems = set(), []
+    for folder in _image_folders(root):
+        split, kind, name = _place(folder.path.relative_to(root).parts)
+        if kind not in ("", "sharp"):
+            variants.add(kind)
+        if kind not in ("sharp", variant):
+            continue
+        pair = pairs.setdefault((split, name or root.resolve().name), {})
+        if kind in pair:
+            problems.append(f"{pair[kind].path} and {folder.path} are the same clip; remove one")
+        pair[kind] = folder
+    return pairs, sorted(variants), problems
 
 
 def _image_folders(root: Path) -> Iterator[_Folder]:
@@ -268,6 +277,7 @@ def _make_clip(split: str, name: str, pair: dict[str, _Folder], variant: str) ->
         blurred=tuple(blurred[frame] for frame in frames),
         sharp=tuple(sharp[frame] for frame in frames),
         modes=frozenset(mode for _, _, mode in headers),
+        others=sum(folder.others for folder in pair.values()),
     )
 
 

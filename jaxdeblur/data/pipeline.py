@@ -96,6 +96,8 @@ def open_clips(data_dir: str, split: str, variant: str, title: str) -> clips.Cli
         read = frame_store.StoreReader(data_dir, chosen)
     else:
         chosen = clips.choose(clip_folders.open_folder(data_dir, variant), split, data_dir)
+        for remark in clip_folders.remarks(chosen):
+            _log.warning("%s, %s: %s", data_dir, split, remark)
         read = clip_folders.FolderReader(chosen)
     splits = sorted({clip.split or "clips" for clip in chosen})
     return clips.Clips(f"{title} {' and '.join(splits)} ({variant})", chosen, read)

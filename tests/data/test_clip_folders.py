@@ -1,11 +1,9 @@
-import logging
-
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from jaxdeblur.data.clip_folders import FolderReader, open_folder, read_frame
+from jaxdeblur.data.clip_folders import FolderReader, open_folder, read_frame, remarks
 from jaxdeblur.data.clips import Clip, Clips, Part, Window, choose
 from jaxdeblur.errors import InputError
 
@@ -25,10 +23,6 @@ def write(path, seed=0, size=SIZE):
 def write_pair(root, name="train_{}/000/1.png", seed=0):
     """Saves a blurred and a sharp frame; returns their pixels."""
     return [write(root / name.format(kind), seed + i) for i, kind in enumerate(("blur", "sharp"))]
-
-
-def warnings_of(caplog):
-    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +181,7 @@ def test_opening_a_folder_decodes_no_pixels(tmp_path, monkeypatch):
     assert len(open_folder(tmp_path, "blur")) == 1
 
 
-def test_other_files_are_skipped_and_counted_once(tmp_path, caplog):
+def test_other_files_are_skipped_and_counted_once(tmp_path):
     for name in ("000", "001"):
         write_pair(tmp_path, f"train_{{}}/{name}/1.png")
         (tmp_path / "train_sharp" / name / "notes.txt").touch()
@@ -195,11 +189,11 @@ def test_other_files_are_skipped_and_counted_once(tmp_path, caplog):
     write(tmp_path / "train_blur" / "000" / ".2.png")
     (tmp_path / "readme.md").touch()  # in no clip's folder
     assert [clip.frames for clip in open_folder(tmp_path, "blur")] == [("1",), ("1",)]
-    (warning,) = warnings_of(caplog)
-    assert "3 files that are no images were skipped" in warning
+    (remark,) = remarks(open_folder(tmp_path, "blur"))
+    assert "3 files that are no images are skipped" in remark
 
 
-def test_grey_alpha_and_deep_frames_become_rgb_with_one_warning(tmp_path, caplog):
+def test_grey_alpha_and_deep_frames_become_rgb_and_one_remark_says_so(tmp_path):
     color = write_pair(tmp_path, "{}/0.png")[0]
     levels = np.linspace(0, 65535, 12 * 16).reshape(SIZE).astype(np.uint16)
     grey = (levels // 257).astype(np.uint8)
@@ -207,8 +201,8 @@ def test_grey_alpha_and_deep_frames_become_rgb_with_one_warning(tmp_path, caplog
         for i, pixels in enumerate((color, grey, np.dstack([color, grey]), levels)):
             Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
     (clip,) = open_folder(tmp_path, "blur")
-    (warning,) = warnings_of(caplog)
-    assert "I;16, L, RGBA are converted" in warning
+    (remark,) = remarks(open_folder(tmp_path, "blur"))
+    assert "I;16, L, RGBA are converted" in remark
     grey, deep = (np.repeat(x[..., None], 3, axis=-1) for x in (grey, levels / 257))
     for file, expected in zip(clip.sharp, (color, grey, color, deep), strict=True):
         frame = read_frame(file, SIZE)
@@ -216,14 +210,14 @@ def test_grey_alpha_and_deep_frames_become_rgb_with_one_warning(tmp_path, caplog
         np.testing.assert_allclose(frame, expected, atol=0.5001 if expected is deep else 0)
 
 
-def test_colours_of_16_bits_become_8_with_a_warning(tmp_path, caplog):
+def test_colours_of_16_bits_become_8_with_a_remark(tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (*SIZE, 3), np.uint16)
     for kind in ("blur", "sharp"):
         (tmp_path / kind).mkdir()
         cv2.imwrite(str(tmp_path / kind / "0.png"), values[..., ::-1])
     (clip,) = open_folder(tmp_path, "blur")
-    (warning,) = warnings_of(caplog)
-    assert "RGB;16 are converted" in warning
+    (remark,) = remarks(open_folder(tmp_path, "blur"))
+    assert "RGB;16 are converted" in remark
     np.testing.assert_allclose(read_frame(clip.sharp[0], SIZE), values / 257, atol=1)
 
 
