@@ -322,8 +322,8 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"{summary['num_images']} images; {100 * summary['unchanged']:.1f} % of them are as sharp "
-        "blurred (their PSNR is infinite)",
+        f"{summary['num_images']} images; {100 * summary['unchanged']:.1f} % of them are the same "
+        "blurred and sharp (their PSNR is infinite)",
         highlight=False,
     )
 

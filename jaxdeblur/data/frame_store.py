@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import shutil
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,7 +73,8 @@ def missing_clips(data_dir: str | os.PathLike[str]) -> int:
 
 def _read_index(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        value = _key_values(data_dir).read(_INDEX).result(timeout=_PATIENCE).value
+        store = tensorstore.KvStore.open(_key_values(data_dir)).result()
+        value = store.read(_INDEX).result(timeout=_PATIENCE).value
         content = json.loads(value)
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
@@ -224,18 +226,17 @@ def _write_clip(folder: Path, clip: ClipFiles, summary: Clip) -> Iterator[int]:
         ) from error
 
 
-def _url(path: str | os.PathLike[str]) -> str:
+def _key_values(path: str | os.PathLike[str], below: str = "") -> str | dict[str, str]:
+    """A folder of the store as TensorStore takes it."""
     text = os.fspath(path)
-    return text.rstrip("/") if "://" in text else f"file://{Path(text).expanduser().absolute()}"
-
-
-def _key_values(path: str | os.PathLike[str]) -> tensorstore.KvStore:
-    return tensorstore.KvStore.open(f"{_url(path)}/").result()
+    if "://" in text:
+        return f"{text.rstrip('/')}/{urllib.parse.quote(below)}"
+    return {"driver": "file", "path": f"{Path(text).expanduser().absolute()}/{below}"}
 
 
 def _location(path: str | os.PathLike[str], clip: Clip) -> dict[str, Any]:
-    """Where a clip's array is, as TensorStore takes it."""
-    return {"driver": "zarr3", "kvstore": f"{_url(path)}/{clip.label}/"}
+    """A clip's array as TensorStore takes it."""
+    return {"driver": "zarr3", "kvstore": _key_values(path, f"{clip.label}/")}
 
 
 def _metadata(frames: int, size: tuple[int, int]) -> dict[str, Any]:

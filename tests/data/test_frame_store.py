@@ -1,5 +1,6 @@
 """Stores of real files, read back; a plain zarr reader of another library where one is at hand."""
 
+import contextlib
 import functools
 import http.server
 import json
@@ -94,6 +95,19 @@ def test_a_damaged_index_is_an_error(store, text):
     (store / "index.json").write_text(text)
     with pytest.raises(InputError, match=r"index\.json is no index of frames"):
         frame_store.open_store(store, "blur")
+
+
+def test_names_may_hold_any_letters(folder, tmp_path):
+    for kind in ("blur", "sharp"):
+        (folder / f"train_{kind}" / "001").rename(folder / f"train_{kind}" / "a #1, 50% ü?")
+    store = tmp_path / "100% my clips #2"
+    frame_store.write(open_folder(folder, "blur"), store, "blur")
+    names = [clip.name for clip in frame_store.open_store(store, "blur")]
+    number = names.index("a #1, 50% ü?")
+    np.testing.assert_array_equal(read(store, number, 0, "sharp"), frame("001", "sharp", 0))
+    with serving(tmp_path) as address:
+        store = f"{address}/100%25%20my%20clips%20%232"
+        np.testing.assert_array_equal(read(store, number, 0, "sharp"), frame("001", "sharp", 0))
 
 
 def test_another_variant_is_an_error(store):
@@ -210,14 +224,20 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_store_is_read_over_the_network(store):
-    handler = functools.partial(RangeHandler, directory=store)
+@contextlib.contextmanager
+def serving(folder):
+    """Serves a folder on loopback; gives its address."""
+    handler = functools.partial(RangeHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_store_is_read_over_the_network(store):
+    with serving(store) as address:
         part = read(address, 0, 7, "blurred", Window(33, 60, 31, 70))
         np.testing.assert_array_equal(part, frame("000", "blur", 7)[33:64, 60:130])
-        server.shutdown()
 
 
 def test_no_store_at_an_address(monkeypatch):
