@@ -203,7 +203,7 @@ def step_and_state():
     module = AtrousNet(num_channels=8, num_blocks=1)
     optimizer = optax.sgd(0.1)
     options = {"module": module, "optimizer": optimizer}
-    init = functools.partial(training.create_state, **options, patch_size=16, ema=True)
+    init = functools.partial(training.create_state, **options, patch_size=16, channels=3, ema=True)
     step = functools.partial(
         training.train_step, **options, loss=losses.l1, ema_decay=0.9, max_sigma=1.0
     )
@@ -241,7 +241,7 @@ def test_batch_statistics_are_carried_along(batch):
     module = AtrousNet(num_channels=8, num_blocks=1, batch_norm=True)
     optimizer = optax.sgd(0.1)
     options = {"module": module, "optimizer": optimizer}
-    init = functools.partial(training.create_state, **options, patch_size=16, ema=False)
+    init = functools.partial(training.create_state, **options, patch_size=16, channels=3, ema=False)
     state = jax.jit(init)(jax.random.key(0))
     step = functools.partial(
         training.train_step, **options, loss=losses.l1, ema_decay=0.0, max_sigma=1.0

@@ -154,7 +154,7 @@ def remarks(clips: Sequence[ClipFiles]) -> list[str]:
     """What to say of clips: files that were skipped, frames that are converted."""
     others = sum(clip.others for clip in clips)
     modes = sorted({mode for clip in clips for mode in clip.modes} - {"RGB"})
-    lines = [f"{others} files that are no images are skipped"] if others else []
+    lines = [f"files that are no images, skipped: {others}"] if others else []
     return lines + [f"frames of type {', '.join(modes)} are converted to RGB"] * bool(modes)
 
 

@@ -71,7 +71,7 @@ def test_a_clean_folder_has_no_problems_and_is_counted(root):
             "is not complete",
             "val: 1 clips, 5 frames, 192x160; REDS has 30 clips and 3000 frames there, so it is "
             "not complete",
-            "1 files are no images; they are skipped",
+            "files that are no images, skipped: 1",
             "frames of type L are converted to RGB",
         ],
     )

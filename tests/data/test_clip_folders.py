@@ -190,7 +190,7 @@ def test_other_files_are_skipped_and_counted_once(tmp_path):
     (tmp_path / "readme.md").touch()  # in no clip's folder
     assert [clip.frames for clip in open_folder(tmp_path, "blur")] == [("1",), ("1",)]
     (remark,) = remarks(open_folder(tmp_path, "blur"))
-    assert "3 files that are no images are skipped" in remark
+    assert "files that are no images, skipped: 3" in remark
 
 
 def test_grey_alpha_and_deep_frames_become_rgb_and_one_remark_says_so(tmp_path):

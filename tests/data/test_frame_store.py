@@ -1,4 +1,4 @@
-"""Stores of real files, read back; a plain zarr reader of another library where one is at hand."""
+"""Stores of real files, read back by the package and by zarr-python."""
 
 import contextlib
 import functools
@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from jaxdeblur.data import frame_store
@@ -78,7 +79,6 @@ def test_black_frames_are_stored_too(folder, tmp_path):
 def test_any_reader_of_zarr_opens_it(store):
     metadata = json.loads((store / "train/000/zarr.json").read_text())
     assert (metadata["zarr_format"], metadata["shape"]) == (3, [2, 10, 70, 130, 3])
-    zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
     array = zarr.open_array(store / "train/000", mode="r")
     np.testing.assert_array_equal(array[1, 3], frame("000", "sharp", 3))
 
