@@ -103,8 +103,7 @@ def video_network(path, channels=9):
     return path
 
 
-@pytest.mark.parametrize("size", [0, 16])
-@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize(("size", "channels"), [(0, 3), (16, 9)])
 def test_a_network_that_changes_nothing_scores_as_the_current_frames(
     folder, tmp_path, size, channels
 ):
