@@ -151,6 +151,7 @@ def test_killed_and_started_again_a_run_ends_with_the_same_parameters(tmp_path):
     assert steps(killed) == steps(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_two_devices_train_like_one(tmp_path, monkeypatch):
     config = tiny_config(num_steps=3)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")

@@ -292,7 +292,7 @@ def test_created_network_does_not_change_the_preset():
     assert PRESETS["atrous_net"].num_channels == 256
 
 
-@pytest.mark.parametrize("name", ["atrous_net", "kaist_net"])
+@pytest.mark.parametrize("name", ["atrous_net", pytest.param("kaist_net", marks=pytest.mark.slow)])
 def test_remat_computes_blocks_again_for_the_same_gradients(name):
     blurred = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 3)), jnp.float32)
     variables = create_model(name, **SMALL[name]).init(jax.random.key(0), blurred)
