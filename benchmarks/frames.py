@@ -234,7 +234,7 @@ def serve(connection: Connection, config: ConfigDict, path: Path) -> None:
 def open_clips(path: Path, variant: str) -> Clips:
     """Opens all clips of a store, or of a folder, of which no decoded frame is kept."""
     if frame_store.is_store(path):
-        stored = frame_store.open_store(path, variant)
+        stored = frame_store.open_store(path, variant).clips
         return Clips("store", stored, frame_store.StoreReader(path, stored))
     found = clip_folders.open_folder(path, variant)
     return Clips("folder", found, clip_folders.FolderReader(found, cache_bytes=0))

@@ -15,20 +15,14 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 5): a quarter of an hour.
 
 from ml_collections import ConfigDict
 
-from configs import atrous_reds, small_recipe
+from configs import atrous_reds, reds_recipe
 
 
 def get_config() -> ConfigDict:
-    config = small_recipe.apply(atrous_reds.get_config())
+    config = reds_recipe.apply_small(atrous_reds.get_config())
     config.model_kwargs.num_channels = 64
     config.model_kwargs.num_blocks = 5
     with config.unlocked():
         config.model_kwargs.zero_init = True
-    config.patch_size = 128
-    config.eval_patch_size = 128
-    config.batch_size = 4
-    config.num_steps = 2000
     config.learning_rate = 8e-4
-    config.eval_every_steps = 500
-    config.checkpoint_every_steps = 250
     return config

@@ -16,19 +16,13 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 5): a quarter of an hour.
 
 from ml_collections import ConfigDict
 
-from configs import kaist_reds, small_recipe
+from configs import kaist_reds, reds_recipe
 
 
 def get_config() -> ConfigDict:
-    config = small_recipe.apply(kaist_reds.get_config())
+    config = reds_recipe.apply_small(kaist_reds.get_config())
     config.model_kwargs.num_blocks = 2
     config.model_kwargs.num_inner_blocks = 1
     config.model_kwargs.num_channels = 16
-    config.patch_size = 128
-    config.eval_patch_size = 128
-    config.batch_size = 4
-    config.num_steps = 2000
     config.learning_rate = 5e-4
-    config.eval_every_steps = 500
-    config.checkpoint_every_steps = 250
     return config

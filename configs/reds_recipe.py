@@ -1,4 +1,4 @@
-"""The recipe of the published networks on REDS; no experiment by itself.
+"""The recipes on REDS, the published one and the small one; no experiment by itself.
 
 Source: github.com/FrancescoBonzi/DeblurringDeepLearningProject, after Sim & Kim, CVPRW 2019. The
 learning rate and how small the "small" change of brightness is are not published: 1e-4 (of
@@ -6,6 +6,8 @@ learning rate and how small the "small" change of brightness is are not publishe
 """
 
 from ml_collections import ConfigDict
+
+from configs import small_recipe
 
 
 def apply(config: ConfigDict) -> ConfigDict:
@@ -24,4 +26,16 @@ def apply(config: ConfigDict) -> ConfigDict:
 
     config.eval_patch_size = 256
     config.eval_batch_size = 4
+    return config
+
+
+def apply_small(config: ConfigDict) -> ConfigDict:
+    """Replaces the published recipe on REDS by that of the `*_reds_small` configurations."""
+    config = small_recipe.apply(config)
+    config.patch_size = 128
+    config.eval_patch_size = 128
+    config.batch_size = 4
+    config.num_steps = 2000
+    config.eval_every_steps = 500
+    config.checkpoint_every_steps = 250
     return config

@@ -61,13 +61,13 @@ def check(folder: str | os.PathLike[str], variant: str, say: Callable[[str], Non
       InputError: no such folder, or no clips in it.
     """
     if frame_store.is_store(folder):
-        clips = frame_store.open_store(folder, variant)
+        index = frame_store.open_store(folder, variant)
         say(f"{folder}: a store of frames ({variant})")
-        for line in _inventory(clips):
+        for line in _inventory(index.clips):
             say(line)
-        if missing := frame_store.missing_clips(folder):
-            say(f"problem: {missing} clips are missing; run `jaxdeblur prepare frames` again")
-        return int(missing > 0)
+        if index.missing:
+            say(f"problem: {index.missing} clips are missing; run `jaxdeblur prepare frames` again")
+        return int(index.missing > 0)
     root = Path(folder).expanduser()
     found = find_clips(root, variant)
     say(f"{root}: clips with {variant!r} frames; kinds there: {', '.join(found.variants)}")

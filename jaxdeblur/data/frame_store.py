@@ -46,8 +46,28 @@ def is_store(data_dir: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(data_dir) or (Path(data_dir).expanduser() / _INDEX).is_file()
 
 
-def open_store(data_dir: str | os.PathLike[str], variant: str) -> list[Clip]:
-    """Returns the clips of a store.
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What a store says of itself.
+
+    Attributes:
+      variant: which blurred frames it holds.
+      num_clips: of the whole store.
+      clips: that are in it already.
+    """
+
+    variant: str
+    num_clips: int
+    clips: list[Clip]
+
+    @property
+    def missing(self) -> int:
+        """How many clips an interrupted `write` has left out."""
+        return self.num_clips - len(self.clips)
+
+
+def open_store(data_dir: str | os.PathLike[str], variant: str) -> Index:
+    """Reads the index of a store.
 
     Args:
       data_dir: the store.
@@ -56,43 +76,27 @@ def open_store(data_dir: str | os.PathLike[str], variant: str) -> list[Clip]:
     Raises:
       InputError: there is no store, its index is damaged, or it holds another variant.
     """
-    content = _read_index(data_dir)
-    if content["variant"] != variant:
-        raise InputError(
-            f"the store {os.fspath(data_dir)!r} holds {content['variant']!r} frames, not "
-            f"{variant!r}"
-        )
-    return content["clips"]
-
-
-def missing_clips(data_dir: str | os.PathLike[str]) -> int:
-    """Returns how many clips an interrupted `write` has left out."""
-    content = _read_index(data_dir)
-    return content["num_clips"] - len(content["clips"])
-
-
-def _read_index(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         store = tensorstore.KvStore.open(_key_values(data_dir)).result()
-        value = store.read(_INDEX).result(timeout=_PATIENCE).value
-        content = json.loads(value)
+        content = json.loads(store.read(_INDEX).result(timeout=_PATIENCE).value)
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         clips = [
             Clip(c["split"], c["name"], tuple(c["frames"]), tuple(c["size"]))
             for c in content["clips"]
         ]
-        return {
-            "variant": content["variant"],
-            "num_clips": int(content["num_clips"]),
-            "clips": clips,
-        }
+        index = Index(content["variant"], int(content["num_clips"]), clips)
     except (KeyError, TypeError, ValueError, OSError) as error:
         name = f"{os.fspath(data_dir).rstrip('/')}/{_INDEX}"
         raise InputError(
             f"{name} is no index of frames ({error}); make the store again with "
             "`jaxdeblur prepare frames`"
         ) from error
+    if index.variant != variant:
+        raise InputError(
+            f"the store {os.fspath(data_dir)!r} holds {index.variant!r} frames, not {variant!r}"
+        )
+    return index
 
 
 class StoreReader:
@@ -100,7 +104,7 @@ class StoreReader:
 
     Args:
       path: the store.
-      clips: those of `open_store` that are read.
+      clips: those of its index that are read.
     """
 
     def __init__(self, path: str | os.PathLike[str], clips: Sequence[Clip]):
@@ -160,7 +164,7 @@ def write(
             for count in _write_clip(folder, clip, summary):
                 progress(before + count)
             stored.append(summary)
-            _write_index(folder, variant, stored, len(clips))
+            _write_index(folder, Index(variant, len(clips), stored))
         elif known[clip.label] != summary:
             raise InputError(
                 f"the store {str(path)!r} holds another {clip.label} (other frames or another "
@@ -173,7 +177,7 @@ def write(
 def _claim(folder: Path, variant: str, num_clips: int) -> list[Clip]:
     """Returns the clips of an unfinished store, or begins a new one."""
     if is_store(folder):
-        return open_store(folder, variant)
+        return open_store(folder, variant).clips
     try:
         folder.mkdir(parents=True, exist_ok=True)
         occupied = any(folder.iterdir())
@@ -181,17 +185,12 @@ def _claim(folder: Path, variant: str, num_clips: int) -> list[Clip]:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
     if occupied:
         raise InputError(f"{folder} holds other files; give a new folder")
-    _write_index(folder, variant, [], num_clips)
+    _write_index(folder, Index(variant, num_clips, []))
     return []
 
 
-def _write_index(folder: Path, variant: str, clips: Sequence[Clip], num_clips: int) -> None:
-    content = {
-        "format": _FORMAT,
-        "variant": variant,
-        "num_clips": num_clips,  # of a finished store
-        "clips": [dataclasses.asdict(clip) for clip in clips],
-    }
+def _write_index(folder: Path, index: Index) -> None:
+    content = {"format": _FORMAT, **dataclasses.asdict(index)}
     with atomic.replacing(folder / _INDEX, overwrite=True) as partial:
         partial.write_text(json.dumps(content) + "\n")
 

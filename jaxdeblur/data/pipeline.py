@@ -90,9 +90,10 @@ def open_clips(data_dir: str, split: str, variant: str, title: str) -> clips.Cli
     """
     read: clips.Read
     if frame_store.is_store(data_dir):
-        if missing := frame_store.missing_clips(data_dir):
-            _log.warning("%s: %d clips are not stored yet", data_dir, missing)
-        chosen = clips.choose(frame_store.open_store(data_dir, variant), split, data_dir)
+        index = frame_store.open_store(data_dir, variant)
+        if index.missing:
+            _log.warning("%s: %d clips are not stored yet", data_dir, index.missing)
+        chosen = clips.choose(index.clips, split, data_dir)
         read = frame_store.StoreReader(data_dir, chosen)
     else:
         chosen = clips.choose(clip_folders.open_folder(data_dir, variant), split, data_dir)

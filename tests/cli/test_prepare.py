@@ -93,7 +93,7 @@ def test_frames_writes_a_store_of_the_same_pixels(folder, tmp_path, prepare):
     store = tmp_path / "deep" / "store"
     status, out, err = prepare("frames", folder, store)
     assert (status, out, err) == (0, f"{store}: 3 clips, 12 frames\n", "")
-    stored = frame_store.open_store(store, "blur")
+    stored = frame_store.open_store(store, "blur").clips
     assert [clip.label for clip in stored] == ["train/a", "train/b", "val/a"]
     source = clips.Clips("store", stored, frame_store.StoreReader(store, stored))
     for index, seed in enumerate((0, 1, 10, 11, 20, 21)):

@@ -48,13 +48,13 @@ def store(folder, tmp_path):
 
 
 def read(store, clip, number, kind, window=None):
-    clips = frame_store.open_store(store, "blur")
+    clips = frame_store.open_store(store, "blur").clips
     window = window or Window(0, 0, *clips[clip].size)
     return frame_store.StoreReader(store, clips)([Part(clip, number, kind, window)])[0]
 
 
 def test_every_frame_comes_back_bit_for_bit(store):
-    clips = frame_store.open_store(store, "blur")
+    clips = frame_store.open_store(store, "blur").clips
     assert [(c.split, c.name, len(c.frames), c.size) for c in clips] == [
         ("train", "000", 10, (70, 130)),
         ("train", "001", 1, (64, 64)),
@@ -102,7 +102,7 @@ def test_names_may_hold_any_letters(folder, tmp_path):
         (folder / f"train_{kind}" / "001").rename(folder / f"train_{kind}" / "a #1, 50% ü?")
     store = tmp_path / "100% my clips #2"
     frame_store.write(open_folder(folder, "blur"), store, "blur")
-    names = [clip.name for clip in frame_store.open_store(store, "blur")]
+    names = [clip.name for clip in frame_store.open_store(store, "blur").clips]
     number = names.index("a #1, 50% ü?")
     np.testing.assert_array_equal(read(store, number, 0, "sharp"), frame("001", "sharp", 0))
     with serving(tmp_path) as address:
@@ -137,7 +137,9 @@ def test_a_damaged_frame_is_named_and_the_clips_before_it_stay(folder, tmp_path)
     damaged.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"001/00000000\.png is damaged"):
         frame_store.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
-    assert [clip.name for clip in frame_store.open_store(tmp_path / "store", "blur")] == ["000"]
+    assert [clip.name for clip in frame_store.open_store(tmp_path / "store", "blur").clips] == [
+        "000"
+    ]
     damaged.write_bytes(whole)
     before = (tmp_path / "store/train/000/zarr.json").stat().st_mtime_ns
     frame_store.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
@@ -169,10 +171,10 @@ def test_a_full_disk_leaves_whole_clips_and_the_same_call_goes_on(folder, tmp_pa
     (line,) = run.stderr.splitlines()
     assert line.startswith("error:")
     assert "train/002: cannot be written" in line
-    assert [clip.name for clip in frame_store.open_store(store, "blur")] == ["001"]
+    assert [clip.name for clip in frame_store.open_store(store, "blur").clips] == ["001"]
     np.testing.assert_array_equal(read(store, 0, 0, "sharp"), frame("001", "sharp", 0))
     subprocess.run([*command, str(resource.RLIM_INFINITY)], check=True)
-    assert [clip.name for clip in frame_store.open_store(store, "blur")] == ["001", "002"]
+    assert [clip.name for clip in frame_store.open_store(store, "blur").clips] == ["001", "002"]
     np.testing.assert_array_equal(read(store, 1, 9, "blurred"), frame("000", "blur", 9))
 
 
@@ -196,7 +198,7 @@ def test_a_killed_run_is_gone_on_with(folder, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert frame_store.open_store(store, "blur") == []
+    assert frame_store.open_store(store, "blur").clips == []
     frame_store.write(open_folder(folder, "blur"), store, "blur")
     np.testing.assert_array_equal(read(store, 0, 9, "sharp"), frame("000", "sharp", 9))
 
