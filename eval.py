@@ -13,9 +13,9 @@ startup.keep_freed_memory()  # before the other imports start threads
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxdeblur import evaluation
+from jaxdeblur import cluster, evaluation
 from jaxdeblur.config import parse_flags
-from jaxdeblur.errors import InputError, reported
+from jaxdeblur.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file (configs/NAME.py).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run whose best checkpoint to evaluate.")
@@ -23,12 +23,13 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Weights file, checkpoint (WORKDIR/checkpoints/STEP) or name instead."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for results.json, per_image.csv, images.png.")
+cluster.define_flags()
 flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
     del argv
-    with reported():
+    with cluster.joined_by_flags():
         if _WORKDIR.value and _CHECKPOINT.value:
             raise InputError("--workdir and --checkpoint are both given; give one of them")
         if _CONFIG.value.compilation_cache:

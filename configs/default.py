@@ -44,6 +44,8 @@ def get_config() -> ConfigDict:
 
     # Optimisation: Adam.
     config.batch_size = 32  # over all devices
+    config.grad_accum_steps = 1  # parts of a batch, one after the other: less memory
+    config.shard_state = False  # divide parameters and optimizer among devices, for large networks
     config.num_epochs = 30  # passes over the training split ...
     config.num_steps = 0  # ... unless the length is given in steps
     config.loss = "l1"  # l1 | mse | charbonnier

@@ -1,114 +1,189 @@
-"""Checkpoints of a training run: the state, the position in the data and the best so far."""
+"""Checkpoints of a training run: the state after a step, which also says where the data goes on.
+
+They hold numpy arrays, which the run's process 0 alone writes and reads: a checkpoint knows nothing
+of the devices it was made on, and no process waits for another's disk.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, TrainingError
 
 if TYPE_CHECKING:
     from jaxdeblur.training import TrainState
 
+_log = logging.getLogger(__name__)
+
+# What Orbax and TensorStore raise for files that are missing, cut off or cannot be written.
+_STORAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
+
 
 class Checkpoints:
-    """The checkpoints of one workdir, in `checkpoints/STEP`; a context manager.
+    """Writes the checkpoints of one workdir, in `checkpoints/STEP`; a context manager.
 
-    Saving runs in the background. The newest two are kept, and the one with the best validation
-    PSNR. A checkpoint that is being written when the process dies has no final name and does not
-    count.
+    Saving runs in the background. The newest two are kept, and the best one. A checkpoint that is
+    being written when the process dies has no final name and does not count.
+
+    Args:
+      workdir: folder of the run.
     """
 
     def __init__(self, workdir: Path):
-        policy = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(2),
-                preservation_policy.BestN(get_metric_fn=_psnr, n=1),
-            ]
-        )
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
-            # Without `best_fn` Orbax would not write the metrics, and forget them with the process.
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_psnr),
+        self._workdir = workdir
+        self._psnr: Mapping[int, float] = {}
+        self._saving: int | None = None
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.StandardCheckpointHandler(multiprocessing_options=_alone()),
+            multiprocessing_options=_alone(),
         )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except TrainingError:
+            if kind is None:  # else what went wrong before says more
+                raise
+        finally:
+            self._checkpointer.close()
 
-    def save(
-        self,
-        state: TrainState,
-        batches: grain.DatasetIterator,
-        step: int,
-        validation: dict[str, float] | None = None,
-    ) -> None:
-        """Saves the state after `step`, with the validation's `psnr` if it was just measured."""
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            data=grain.checkpoint.CheckpointSave(batches),
-        )
-        self._manager.save(step, args=arguments, metrics=validation or {}, force=True)
+    def save(self, state: TrainState, step: int, psnr: Mapping[int, float]) -> None:
+        """Saves the state after `step`.
 
-    def restore(self, state: TrainState, batches: grain.DatasetIterator) -> TrainState:
-        """Returns the latest saved state, or `state` if there is none; moves `batches` along."""
-        step = self._manager.latest_step()
-        if step is None:
-            return state
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(_abstract, state)),
-            data=grain.checkpoint.CheckpointRestore(batches),
-        )
-        return self._manager.restore(step, args=arguments)["state"]
+        Args:
+          state: numpy arrays, which no one changes any more.
+          step: number of steps made.
+          psnr: what the validations so far have measured, by step; of the checkpoints that there
+            are, the one with the highest is kept.
 
-    def latest_step(self) -> int | None:
-        """The step of the latest complete checkpoint, None if there is none."""
-        return self._manager.latest_step()
+        Raises:
+          TrainingError: this or the last checkpoint cannot be written; those before are whole.
+        """
+        self.wait()
+        self._saving, self._psnr = step, psnr
+        try:
+            self._check_room(state)
+            self._checkpointer.save(
+                _path(self._workdir, step), args=ocp.args.StandardSave(state), force=True
+            )
+        except _STORAGE_ERRORS as error:
+            raise self._unsaved(error) from error
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is on disk, and what is no longer needed is not.
+
+        Raises:
+          TrainingError: it cannot be written.
+        """
+        if self._saving is None:
+            return
+        try:
+            self._checkpointer.wait_until_finished()
+        except _STORAGE_ERRORS as error:
+            raise self._unsaved(error) from error
+        self._saving = None
+        found = steps(self._workdir)
+        for step in set(found) - {*found[-2:], _best_of(found, self._psnr)}:
+            path = _path(self._workdir, step)
+            gone = path.rename(path.with_name(f"deleted-{step}"))  # at once, unlike its files
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _check_room(self, state: TrainState) -> None:
+        """Fails before Orbax does, which would tell of a full disk in hundreds of lines."""
+        free = shutil.disk_usage(self._workdir).free
+        size = sum(x.nbytes for x in jax.tree.leaves(state))
+        if free < size:
+            raise OSError(f"no space left: it takes {size:,} bytes, {free:,} are free")
+
+    def last(self) -> str:
+        """The newest checkpoint on disk, in words."""
+        found = steps(self._workdir)
+        return f"step {found[-1]}" if found else "there is none yet"
+
+    def _unsaved(self, error: Exception) -> TrainingError:
+        step, self._saving = self._saving, None
+        return TrainingError(
+            f"the checkpoint of step {step} could not be saved ({_first_line(error)}); last good "
+            f"checkpoint: {self.last()}. Make room, and run the same command again"
+        )
 
 
-def _psnr(metrics: dict[str, float]) -> float:
-    """The PSNR of a checkpoint's validation, below any other where there was none."""
-    return metrics.get("psnr", -math.inf)
+def _path(workdir: Path, step: int) -> Path:
+    return (workdir / "checkpoints" / str(step)).absolute()
 
 
-def _abstract(x: jax.Array) -> Any:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+def _best_of(steps: Sequence[int], psnr: Mapping[int, float]) -> int:
+    """The step with the highest PSNR; the last one if none has any."""
+    return max(steps, key=lambda step: (psnr.get(step, -math.inf), step))
 
 
-def any_checkpoint(workdir: Path) -> bool:
-    """Whether a run goes on in this workdir, instead of beginning."""
-    # What is being written has a longer name.
-    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+def steps(workdir: Path) -> list[int]:
+    """The steps of a workdir's checkpoints, in order."""
+    # What is being written, and what was set aside, has a longer name.
+    names = [path.name for path in (workdir / "checkpoints").glob("*") if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
-def best_step(workdir: Path) -> int:
+def best_step(workdir: Path, psnr: Mapping[int, float]) -> int:
     """The step of the checkpoint with the highest validation PSNR; the latest if none has one.
+
+    Args:
+      workdir: folder of the run.
+      psnr: what its validations have measured, by step.
 
     Raises:
       InputError: the workdir has no complete checkpoint.
     """
-    folder = (workdir / "checkpoints").absolute()
-    if not folder.is_dir():
-        raise InputError(f"workdir = {str(workdir)!r} has no checkpoints; train it first")
-    options = ocp.CheckpointManagerOptions(create=False, best_fn=_psnr)
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        step = manager.best_step()
-    if step is None:
-        raise InputError(f"workdir = {str(workdir)!r} has no complete checkpoint; train it on")
-    return step
+    found = steps(workdir)
+    if not found:
+        raise InputError(f"workdir = {str(workdir)!r} has no complete checkpoint; train it first")
+    return _best_of(found, psnr)
+
+
+def read_newest(workdir: Path, state: TrainState) -> TrainState | None:
+    """Reads the newest checkpoint that is whole; sets those aside, by renaming, that are not.
+
+    Args:
+      workdir: folder of the run.
+      state: shapes and types, see `training.abstract_state`.
+
+    Returns:
+      The state as numpy arrays, None where there is no checkpoint at all.
+
+    Raises:
+      InputError: none of several can be read; all stay as they are.
+    """
+    damaged: list[tuple[int, InputError]] = []
+    for step in reversed(steps(workdir)):
+        try:
+            found = read_state(workdir, step, state)
+        except InputError as error:
+            damaged.append((step, error))
+            continue
+        for step, error in damaged:
+            path = _path(workdir, step)
+            aside = path.with_name(f"damaged-{step}-{time.time_ns()}")
+            path.rename(aside)
+            _log.warning("%s; it is now %s, and the run goes on from the one before", error, aside)
+        return found
+    if damaged:
+        raise damaged[0][1]
+    return None
 
 
 def read_state(workdir: Path, step: int, state: TrainState) -> TrainState:
@@ -119,24 +194,52 @@ def read_state(workdir: Path, step: int, state: TrainState) -> TrainState:
       step: a step that has a checkpoint.
       state: shapes and types, see `training.abstract_state`.
 
+    Returns:
+      The state as numpy arrays.
+
     Raises:
       InputError: no such checkpoint, it is damaged, or it is of another network.
     """
-    folder = (workdir / "checkpoints" / str(step)).absolute()
-    if not (folder / "state").is_dir():
+    folder = _path(workdir, step)
+    if not folder.is_dir():
         raise InputError(f"{str(folder)!r} is no complete checkpoint")
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
-    )
+    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
+    checkpointer = ocp.Checkpointer(handler, multiprocessing_options=_alone())
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder / "state", target)
-    except (ValueError, KeyError, OSError) as error:
+        with checkpointer, _abandoned_reads_silent():
+            return checkpointer.restore(folder, args=ocp.args.StandardRestore(target))
+    except _STORAGE_ERRORS as error:
         raise InputError(
             f"{str(folder)!r} is damaged or of another network ({_first_line(error)})"
         ) from error
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Keeps Orbax from waiting for other processes."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
+
+
+@contextlib.contextmanager
+def _abandoned_reads_silent() -> Iterator[None]:
+    """Drops the tracebacks of the reads that Orbax no longer waits for once one has failed."""
+    hook = sys.unraisablehook
+
+    def filtered(unraisable: sys.UnraisableHookArgs) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = filtered
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
 def _first_line(error: Exception) -> str:
+    if "ENOSPC" in str(error):
+        return "no space left"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

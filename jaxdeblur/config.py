@@ -38,6 +38,7 @@ _AT_LEAST = {
     "eval_every_steps": 1,
     "eval_repeats": 1,
     "frame_shift": 0,
+    "grad_accum_steps": 1,
     "grad_clip_norm": 0,
     "learning_rate": 0,
     "log_every_steps": 1,
@@ -50,6 +51,8 @@ _AT_LEAST = {
     "warmup_steps": 0,
 }
 
+_FILE = "config.json"  # in a workdir
+
 # Keys that do not change the parameters a run ends with: they may differ when it goes on.
 _FREE_KEYS = (
     "checkpoint_every_steps",
@@ -60,6 +63,7 @@ _FREE_KEYS = (
     "eval_patch_size",
     "eval_repeats",
     "log_every_steps",
+    "shard_state",
 )
 
 
@@ -85,12 +89,17 @@ def check(config: ConfigDict) -> None:
             raise InputError(f"config.{key} = {values[key]} must be below 1, such as 0.999")
     if not config.num_steps and not config.num_epochs:
         raise InputError("config.num_steps and config.num_epochs are both 0; set one of them")
-    for key in ("batch_size", "eval_batch_size"):
-        size, devices = values[key], jax.device_count()
-        if size % devices:
+    devices, parts = jax.device_count(), config.grad_accum_steps
+    for key, divisor, what in (
+        ("batch_size", devices * parts, f"the {devices} devices"),
+        ("eval_batch_size", devices, f"the {devices} devices"),
+    ):
+        if parts > 1 and key == "batch_size":
+            what += f" times config.grad_accum_steps = {parts}"
+        if values[key] % divisor:
             raise InputError(
-                f"config.{key} = {size} is not divisible by the {devices} devices; "
-                f"try {math.ceil(size / devices) * devices}"
+                f"config.{key} = {values[key]} is not divisible by {what}; "
+                f"try {math.ceil(values[key] / divisor) * divisor}"
             )
     _check_patches(config)
 
@@ -129,22 +138,13 @@ def _check_patches(config: ConfigDict) -> None:
             )
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Writes `config.json` into a new workdir, or checks that an old one's run is the same.
+def check_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Checks that a workdir is new, or that its run has the same configuration.
 
     Raises:
-      InputError: the workdir cannot be written, or is of another configuration; then it is left
-        as it is.
+      InputError: it is of another one.
     """
-    path = workdir / "config.json"
-    if not path.exists():
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-            partial.rename(path)
-        except OSError as error:
-            raise InputError(f"workdir = {str(workdir)!r} cannot be written ({error})") from error
+    if not (workdir / _FILE).exists():
         return
     old, new = read_config(workdir).to_dict(), config.to_dict()
     differing = [key for key in new if key not in _FREE_KEYS and old.get(key) != new[key]]
@@ -156,13 +156,30 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
         )
 
 
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Makes a workdir, and writes `config.json` unless it is there.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    path = workdir / _FILE
+    try:
+        (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+            partial.rename(path)
+    except OSError as error:
+        raise InputError(f"workdir = {str(workdir)!r} cannot be written ({error})") from error
+
+
 def read_config(workdir: Path) -> ConfigDict:
     """Reads the configuration of a run.
 
     Raises:
       InputError: the folder is not the workdir of a run, or its `config.json` is damaged.
     """
-    path = workdir / "config.json"
+    path = workdir / _FILE
     try:
         return ConfigDict(json.loads(path.read_text())).lock()
     except OSError as error:
@@ -177,7 +194,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     A wrong flag, an unknown key or a value of the wrong type ends the process with one line that
     names it and status 2.
     """
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every save in dozens of lines
+    logging.set_verbosity(logging.WARNING)
+    # Orbax logs what it raises as well, with tracebacks.
+    logging.get_absl_logger().setLevel("CRITICAL")
     with reported():
         try:
             rest = flags.FLAGS(argv)

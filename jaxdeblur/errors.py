@@ -10,11 +10,29 @@ from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
-    """A wrong argument, file or configuration; the message names it, its value and the fix."""
+    """A wrong argument, file or configuration; the message names it, its value and the fix.
+
+    Attributes:
+      common: whether every process of the job raises it, so that one of them is to tell it.
+    """
+
+    common = False
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on, such as one whose loss is no longer finite."""
+    """A run that cannot go on, such as one whose loss is no longer finite.
+
+    Attributes:
+      common: see `InputError`.
+    """
+
+    common = False
+
+
+class Preempted(Exception):  # noqa: N818 (no error: the run was asked to end, and did)
+    """A run that was asked to end, and whose state is saved."""
+
+    common = True
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -25,26 +43,45 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def reported() -> Iterator[None]:
+def reported(preempted_status: int = 0) -> Iterator[None]:
     """Turns the errors a user can cause into one line on standard error and an exit status.
 
     Status 2 for wrong input, 1 for a run that failed, 130 for Ctrl-C. Any other exception is a
     bug of this package and keeps its traceback.
+
+    Args:
+      preempted_status: of a run that was asked to end and can go on.
     """
     try:
         yield
         sys.stdout.flush()  # here, where its failure is told like any other
-    except InputError as error:
-        _exit(2, error)
-    except TrainingError as error:
-        _exit(1, error)
-    except KeyboardInterrupt:
-        _exit(130, "interrupted")
+    except (InputError, TrainingError, Preempted, KeyboardInterrupt) as error:
+        tell(error)
+        raise SystemExit(exit_status(error, preempted_status)) from None
     except BrokenPipeError:  # whoever read standard output has had enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python writes at its end
         raise SystemExit(1) from None
 
 
-def _exit(status: int, error: object) -> None:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
-    raise SystemExit(status) from None
+def tell(error: BaseException, teller: str = "") -> None:
+    """Prints an error that `reported` names as one line on standard error.
+
+    Args:
+      error: the error.
+      teller: what to begin the message with, such as "process 3: ".
+    """
+    kind = "" if isinstance(error, Preempted) else "error: "
+    message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+    print(kind + teller + " ".join(message.split()), file=sys.stderr)
+
+
+def exit_status(error: BaseException, preempted_status: int = 0) -> int:
+    """The exit status of a process that ends with an error that `reported` names."""
+    match error:
+        case Preempted():
+            return preempted_status
+        case KeyboardInterrupt():
+            return 130
+        case TrainingError():
+            return 1
+    return 2

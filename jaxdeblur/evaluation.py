@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from jaxdeblur import config as configuration
 from jaxdeblur import distributed, metrics, pictures, restore, weights
-from jaxdeblur.data import pipeline
+from jaxdeblur.data import clips, pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError
 from jaxdeblur.models.layers import current_frame
@@ -56,16 +56,17 @@ def evaluation_step(
 
     Args:
       variables: what `apply` takes first.
-      batch: see `make_pair`.
+      batch: see `make_pair`; with the images' numbers `index`.
       apply: the network, `(variables, blurred) -> restored`; None measures the blurred alone.
       max_sigma: see `gaussian_blur`.
 
     Returns:
-      See `measure`.
+      `index`, `sigma` if there is one, and metrics, `[B]` each, and images; see `measure`.
     """
     blurred, sharp = make_pair(batch, max_sigma)
     restored = None if apply is None else jnp.clip(apply(variables, blurred), 0, 1)
-    return measure(current_frame(blurred), sharp, restored)
+    rows, images = measure(current_frame(blurred), sharp, restored)
+    return {name: batch[name] for name in ("index", "sigma") if name in batch} | rows, images
 
 
 def measure(
@@ -130,89 +131,140 @@ class Result:
         return pictures.contact_sheet(columns, captions)
 
 
-def make_step(
-    config: ConfigDict, module: nn.Module | None, channels: int
-) -> tuple[Callable[[Any, Any], Any], Callable[[pipeline.Batch], Any]]:
-    """Returns what restores and measures a batch, and what places one for it.
+class Evaluator:
+    """Evaluates a network, any number of times, on one split of the data.
 
     Args:
-      config: patches are divided among the devices, whole frames restored in tiles.
+      config: patches are divided among all devices, whole frames among the processes.
+      source: the images or frames.
       module: the network; None measures the blurred images alone.
       channels: of its input; a network of image mode sees the current frame of three.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: pipeline.Source,
+        module: nn.Module | None,
+        channels: int,
+    ):
+        self.total = len(source) * config.eval_repeats
+        self._config, self._source = config, source
+        self._module, self._channels = module, channels
+        self._replicated, self._divided = distributed.shardings()
+        self._measure = jax.jit(measure)
+        self._step = jax.jit(
+            functools.partial(
+                evaluation_step,
+                apply=None if module is None else self._apply,
+                max_sigma=config.max_sigma,
+            ),
+            in_shardings=(self._replicated, self._divided),
+            out_shardings=self._replicated,
+        )
+
+    def _apply(self, variables: Any, blurred: jax.Array) -> Any:
+        assert self._module is not None
+        seen = current_frame(blurred) if self._channels == 3 else blurred
+        return self._module.apply(variables, seen)
+
+    def __call__(
+        self,
+        variables: Any,
+        *,
+        num_pictures: int = 8,
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> Result:
+        """Measures all images.
+
+        Every process must call it; all have the same rows, process 0 alone has pictures.
+
+        Args:
+          variables: the network's, whole on every device.
+          num_pictures: how many images to keep, evenly spread; only those of the first one's size.
+          progress: called with the number of images done, as often on every process.
+        """
+        spread = {round(i * self.total / num_pictures) for i in range(num_pictures)}
+        if self._config.eval_patch_size:
+            return self._patches(variables, spread, progress)
+        return self._frames(variables, spread, progress)
+
+    def _patches(self, variables: Any, spread: set[int], progress: Callable[[int], None]) -> Result:
+        rows: list[dict[str, np.ndarray]] = []
+        kept = _Kept()
+        done = 0
+        for part, count in pipeline.evaluation_batches(self._config, self._source):
+            measured, pictured = self._step(variables, pipeline.to_devices(part, self._divided))
+            rows.append({name: np.asarray(x)[:count] for name, x in measured.items()})
+            for i in sorted(spread & set(range(done, done + count))):
+                kept.add(i, pictured, i - done)
+            done += count
+            progress(done)
+        table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        return Result(table, kept.shown, kept.images)
+
+    def _frames(self, variables: Any, spread: set[int], progress: Callable[[int], None]) -> Result:
+        parts = frame_parts(self.total, spread, jax.process_count())
+        own = parts[jax.process_index()]
+        variables = distributed.on_own_devices(variables)
+        names = [f"blurred_{name}" for name in METRICS]
+        names += [] if self._module is None else METRICS
+        values = np.zeros((len(own), len(names)), np.float32)
+        kept = _Kept()
+        for done in range(max(map(len, parts))):
+            if done < len(own):
+                measured, pictured = self._frame(variables, own[done])
+                values[done] = [measured[name][0] for name in names]
+                if own[done] in spread:
+                    kept.add(own[done], pictured, 0)
+            progress(sum(min(done + 1, len(part)) for part in parts))
+        index = distributed.gather_rows(np.array(own, np.int32))
+        order = np.argsort(index)
+        columns = distributed.gather_rows(values)[order].T
+        table = {"index": index[order], **dict(zip(names, columns, strict=True))}
+        return Result(table, kept.shown, kept.images)
+
+    def _frame(self, variables: Any, i: int) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """Restores one whole frame, in tiles where it does not fit, and measures it."""
+        assert isinstance(self._source, clips.Clips)
+        blurred, sharp = make_pair(pipeline.evaluation_frame(self._source, i), max_sigma=0)
+        current = current_frame(blurred)
+        restored = None
+        if self._module is not None:
+            seen = np.asarray(current if self._channels == 3 else blurred)
+            restored = restore.restore(self._module, variables, seen, restore.Options(), limits={})
+        return self._measure(current, sharp, restored)
+
+
+def frame_parts(total: int, shown: set[int], num_processes: int) -> list[list[int]]:
+    """Divides frames among processes: to process 0 those it is to show, and equal numbers to all.
 
     Returns:
-      `(variables, placed batch) ->` what `measure` returns, and `host batch -> placed batch`.
+      For each process the frames' numbers, in order.
     """
-    if not config.eval_patch_size:
-        return _whole_frame_step(module, channels), lambda batch: batch
-
-    def apply(variables, blurred):
-        seen = current_frame(blurred) if channels == 3 else blurred
-        return module.apply(variables, seen)  # type: ignore[union-attr]
-
-    replicated, sharded = distributed.shardings()
-    step = functools.partial(
-        evaluation_step, apply=None if module is None else apply, max_sigma=config.max_sigma
-    )
-    step = jax.jit(step, in_shardings=(replicated, sharded), out_shardings=replicated)
-    return step, functools.partial(pipeline.to_devices, sharding=sharded)
+    others = [i for i in range(total) if i not in shown]
+    more = max(-(-total // num_processes) - len(shown), 0)  # for process 0
+    rest = others[more:]
+    first = sorted([*shown, *others[:more]])
+    return [first, *(rest[i :: num_processes - 1] for i in range(num_processes - 1))]
 
 
-def _whole_frame_step(module: nn.Module | None, channels: int) -> Callable[[Any, Any], Any]:
-    """An `evaluation_step` for batches of one frame of any size."""
-    jitted = jax.jit(measure)
+class _Kept:
+    """The images of a `Result`, all of the first one's size; of process 0 alone."""
 
-    def step(variables, batch):
-        blurred, sharp = make_pair(batch, max_sigma=0)
-        seen = np.asarray(blurred if channels == 9 else current_frame(blurred))
-        restored = None
-        if module is not None:
-            restored = restore.restore(module, variables, seen, restore.Options(), limits={})
-        return jitted(current_frame(blurred), sharp, restored)
+    def __init__(self) -> None:
+        self.shown: list[int] = []
+        self.images: dict[str, list[np.ndarray]] = {}
 
-    return step
-
-
-def evaluate(
-    step: Callable[[Any, Any], Any],
-    variables: Any,
-    batches: Iterable[tuple[pipeline.Batch, int]],
-    place: Callable[[pipeline.Batch], Any],
-    *,
-    total: int,
-    num_pictures: int = 8,
-    progress: Callable[[int], None] = lambda count: None,
-) -> Result:
-    """Runs an `evaluation_step` over all batches.
-
-    Args:
-      step: see `make_step`.
-      variables: the network's variables.
-      batches: host batches with the number of images that count, see `evaluation_batches`.
-      place: see `make_step`.
-      total: number of images.
-      num_pictures: how many of them to keep, evenly spread; only those of the first one's size.
-      progress: called with the number of images done.
-    """
-    rows: list[dict[str, np.ndarray]] = []
-    spread = {round(i * total / num_pictures) for i in range(num_pictures)}
-    shown: list[int] = []
-    images: dict[str, list[np.ndarray]] = {}
-    done = 0
-    for batch, count in batches:
-        measured, pictured = step(variables, place(batch))
-        own = {name: batch[name] for name in ("index", "sigma") if name in batch}
-        rows.append({name: np.asarray(x)[:count] for name, x in {**own, **measured}.items()})
-        for i in sorted(spread & set(range(done, done + count))):
-            first = images["sharp"][0].shape if images else None
-            if first in (None, pictured["sharp"].shape[1:]):
-                shown.append(i)
-                for name, values in pictured.items():
-                    images.setdefault(name, []).append(np.asarray(values[i - done]))
-        done += count
-        progress(done)
-    table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    return Result(table, shown, images)
+    def add(self, number: int, images: dict[str, jax.Array], row: int) -> None:
+        """Copies one row of images from the devices."""
+        if not distributed.is_main():
+            return
+        if self.images and self.images["sharp"][0].shape != images["sharp"].shape[1:]:
+            return
+        self.shown.append(number)
+        for name, batch in images.items():
+            self.images.setdefault(name, []).append(np.asarray(batch[row]))
 
 
 def run(
@@ -235,26 +287,28 @@ def run(
       InputError: wrong configuration, data, weights or output folder, or a size that the network
         does not take.
     """
-    configuration.check(config)
-    images = pipeline.open_source(config, "test")
-    deblurrer = None if source is None else weights.load(source)
-    channels = 3 if deblurrer is None else deblurrer.card["channels"]
-    if channels > pipeline.input_channels(config):
-        raise InputError(
-            f"{str(source)!r} is a network of video mode ({channels} channels); "
-            f"{images.name} needs one of image mode"
-        )
-    folder = None if output is None else _make_folder(output)
-    total = len(images) * config.eval_repeats
+    with distributed.together():
+        configuration.check(config)
+        images = pipeline.open_source(config, "test")
+        deblurrer = None if source is None else weights.load(source)
+        channels = 3 if deblurrer is None else deblurrer.card["channels"]
+        if channels > pipeline.input_channels(config):
+            raise InputError(
+                f"{str(source)!r} is a network of video mode ({channels} channels); "
+                f"{images.name} needs one of image mode"
+            )
+        folder = None
+        if output is not None and distributed.is_main():
+            folder = _make_folder(output)
     module = None if deblurrer is None else deblurrer.module
-    step, place = make_step(config, module, channels)
+    evaluator = Evaluator(config, images, module, channels)
     variables = {} if deblurrer is None else deblurrer.variables()
-    variables = jax.device_put(variables, distributed.shardings()[0])
-    batches = pipeline.evaluation_batches(config, images)
-    with ProgressLine("evaluation", total) as progress:
-        result = evaluate(step, variables, batches, place, total=total, progress=progress.update)
+    variables = distributed.to_devices(variables, distributed.shardings()[0])
+    with ProgressLine("evaluation", evaluator.total, quiet=not distributed.is_main()) as progress:
+        result = evaluator(variables, progress=progress.update)
     summary = summarise(result, config, images.name, deblurrer)
-    print_table(summary, config.dataset)
+    if distributed.is_main():
+        print_table(summary, config.dataset)
     if folder is not None:
         write(folder, summary, result, images.labels)
     return summary

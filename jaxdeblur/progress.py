@@ -15,10 +15,11 @@ class ProgressLine:
     Args:
       total: what `update` counts up to.
       completed: where it starts.
+      quiet: whether to print nothing, as all processes of a job but one.
     """
 
-    def __init__(self, description: str, total: int, completed: int = 0):
-        self._console = Console(stderr=True)
+    def __init__(self, description: str, total: int, completed: int = 0, quiet: bool = False):
+        self._console = Console(stderr=True, quiet=quiet)
         self._description = description
         self._total = total
         self._start = (completed, time.monotonic())

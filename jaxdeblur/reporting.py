@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +12,9 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from jaxdeblur import pictures
+
+_METRICS = "metrics.jsonl"
+_PSNR = "eval/psnr"
 
 
 class RunLog:
@@ -24,10 +27,10 @@ class RunLog:
     """
 
     def __init__(self, workdir: Path, first_step: int):
-        self.metrics_file = workdir / "metrics.jsonl"
+        self.metrics_file = workdir / _METRICS
         self.pictures = workdir / "pictures"
         self.pictures.mkdir(exist_ok=True)
-        _drop_lines(self.metrics_file, lambda line: json.loads(line)["step"] <= first_step)
+        _keep_lines(self.metrics_file, first_step)
         self._lines = self.metrics_file.open("a")
         self._tensorboard = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=first_step + 1 if first_step else None
@@ -41,11 +44,12 @@ class RunLog:
         self._tensorboard.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Appends one line to `metrics.jsonl` and the same values to TensorBoard."""
+        """Appends one line to `metrics.jsonl`, and the values that are floats to TensorBoard."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         for name, value in values.items():
-            self._tensorboard.add_scalar(name if "/" in name else f"train/{name}", value, step)
+            if isinstance(value, float):
+                self._tensorboard.add_scalar(name if "/" in name else f"train/{name}", value, step)
 
     def picture(self, step: int, sheet: Image.Image) -> Path:
         """Saves a contact sheet as `pictures/STEP.png` and shows it in TensorBoard."""
@@ -61,11 +65,29 @@ class RunLog:
         return path
 
 
-def _drop_lines(path: Path, keep: Callable[[str], bool]) -> None:
-    """Rewrites a file of lines without those that `keep` refuses or that were cut off."""
+def read_metrics(workdir: Path) -> list[dict[str, float]]:
+    """The lines of a workdir's `metrics.jsonl`, without any that was cut off."""
+    path = workdir / _METRICS
     if not path.exists():
-        return
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return []
+    found = []
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and "step" in values:
+                found.append(values)
+    return found
+
+
+def validation_psnr(workdir: Path) -> dict[int, float]:
+    """The PSNR that a run's validations have measured, by step."""
+    lines = read_metrics(workdir)
+    return {int(line["step"]): line[_PSNR] for line in lines if _PSNR in line}
+
+
+def _keep_lines(path: Path, last_step: int) -> None:
+    """Drops the lines of later steps, and any that was cut off."""
+    kept = [line for line in read_metrics(path.parent) if line["step"] <= last_step]
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(line for line in whole if keep(line)))
-    partial.rename(path)
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    partial.replace(path)

@@ -139,7 +139,7 @@ def load(source: str | os.PathLike[str], *, dtype: Any = None) -> Deblurrer:
     Args:
       source: the name of shipped weights (see `shipped`), a safetensors file that `save` wrote, the
         workdir of a run (its checkpoint with the best validation PSNR), or one checkpoint
-        (`WORKDIR/checkpoints/STEP`).
+        (`WORKDIR/checkpoints/STEP`); the last two may be URLs, `s3://` or `gs://`.
       dtype: type of the arithmetic, such as "bfloat16"; by default float32.
 
     Raises:
@@ -152,6 +152,11 @@ def load(source: str | os.PathLike[str], *, dtype: Any = None) -> Deblurrer:
 
 
 def _load(source: str | os.PathLike[str]) -> Deblurrer:
+    from jaxdeblur import remote
+
+    if remote.is_remote(source):
+        with remote.copy(str(source)) as local:
+            return _load(local)
     path = Path(source).expanduser()
     if str(source) in (cards := shipped()):
         return _load_shipped(str(source), cards[str(source)])
@@ -221,15 +226,16 @@ def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) 
 
 
 def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
-    from jaxdeblur import checkpoints, training
+    from jaxdeblur import checkpoints, reporting, training
     from jaxdeblur import config as configuration
     from jaxdeblur.data import pipeline
 
     config = configuration.read_config(workdir)
     module = create_model(config.model, **config.model_kwargs)
-    step = checkpoints.best_step(workdir) if step is None else step
+    if step is None:
+        step = checkpoints.best_step(workdir, reporting.validation_psnr(workdir))
     state = checkpoints.read_state(workdir, step, training.abstract_state(config))
-    variables = state.variables()
+    variables = jax.tree.map(jnp.asarray, state.variables())
     card = {
         "model": config.model,
         "model_kwargs": config.model_kwargs.to_dict(),

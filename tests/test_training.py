@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdeblur
 from configs import quickstart
-from jaxdeblur import losses, training
+from jaxdeblur import losses, optimizer, train_step, training
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError, TrainingError
 from jaxdeblur.models import AtrousNet
@@ -204,9 +204,9 @@ def step_and_state():
     module = AtrousNet(num_channels=8, num_blocks=1)
     optimizer = optax.sgd(0.1)
     options = {"module": module, "optimizer": optimizer}
-    init = functools.partial(training.create_state, **options, patch_size=16, channels=3, ema=True)
+    init = functools.partial(train_step.create_state, **options, patch_size=16, channels=3, ema=True)
     step = functools.partial(
-        training.train_step, **options, loss=losses.l1, ema_decay=0.9, max_sigma=1.0
+        train_step.train_step, **options, loss=losses.l1, ema_decay=0.9, max_sigma=1.0
     )
     return module, jax.jit(step), jax.jit(init)(jax.random.key(0))
 
@@ -242,10 +242,10 @@ def test_batch_statistics_are_carried_along(batch):
     module = AtrousNet(num_channels=8, num_blocks=1, batch_norm=True)
     optimizer = optax.sgd(0.1)
     options = {"module": module, "optimizer": optimizer}
-    init = functools.partial(training.create_state, **options, patch_size=16, channels=3, ema=False)
+    init = functools.partial(train_step.create_state, **options, patch_size=16, channels=3, ema=False)
     state = jax.jit(init)(jax.random.key(0))
     step = functools.partial(
-        training.train_step, **options, loss=losses.l1, ema_decay=0.0, max_sigma=1.0
+        train_step.train_step, **options, loss=losses.l1, ema_decay=0.0, max_sigma=1.0
     )
     after, _ = jax.jit(step)(state, batch)
     before, now = (jax.tree.leaves(s.model_state["batch_stats"]) for s in (state, after))
@@ -255,7 +255,7 @@ def test_batch_statistics_are_carried_along(batch):
 
 def test_each_gradient_is_clipped_by_its_own_norm():
     grads = {"long": jnp.array([3.0, 4.0]), "short": jnp.array([0.3, 0.4]), "zero": jnp.zeros(2)}
-    clipped, _ = training.clip_each_by_norm(1.0).update(grads, optax.EmptyState())
+    clipped, _ = optimizer.clip_each_by_norm(1.0).update(grads, optax.EmptyState())
     np.testing.assert_allclose(clipped["long"], [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(clipped["short"], [0.3, 0.4], rtol=1e-6)
     np.testing.assert_array_equal(clipped["zero"], [0, 0])
@@ -271,9 +271,9 @@ def test_the_optimizer_is_adam_with_warm_up_and_cosine():
         grad_clip="global",
         adam_b2=0.9,
     )
-    optimizer = training.make_optimizer(config, num_steps=10)
+    adam = optimizer.make_optimizer(config, num_steps=10)
     params = {"w": jnp.array([1.0, -2.0, 3.0])}
-    opt_state = optimizer.init(params)
+    opt_state = adam.init(params)
     weight = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
     reference = torch.optim.Adam([weight], lr=1.0, betas=(0.9, 0.9), eps=1e-8)
     rates = [0.0, 0.05, *(0.05 * (1 + np.cos(np.pi * i / 8)) for i in range(8))]
@@ -282,7 +282,7 @@ def test_the_optimizer_is_adam_with_warm_up_and_cosine():
         reference.param_groups[0]["lr"] = rate
         weight.grad = torch.tensor(grad / max(1, np.linalg.norm(grad)), dtype=torch.float32)
         reference.step()
-        updates, opt_state = optimizer.update({"w": jnp.array(grad)}, opt_state, params)
+        updates, opt_state = adam.update({"w": jnp.array(grad)}, opt_state, params)
         params = optax.apply_updates(params, updates)
         np.testing.assert_allclose(params["w"], weight.detach().numpy(), atol=1e-5)
 

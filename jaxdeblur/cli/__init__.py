@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import jaxdeblur
-from jaxdeblur.cli import convert, deblur, models, prepare
+from jaxdeblur.cli import convert, deblur, doctor, models, prepare
 from jaxdeblur.errors import InputError, reported
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser = _Parser(prog="jaxdeblur", description="Image deblurring in JAX.")
         parser.add_argument("--version", action="version", version=jaxdeblur.__version__)
         commands = parser.add_subparsers(required=True, metavar="COMMAND")
-        for command in (deblur, models, prepare, convert):
+        for command in (deblur, models, prepare, convert, doctor):
             command.add_parser(commands)
         arguments = parser.parse_args(argv)
         arguments.run(arguments)

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     startup.keep_freed_memory()  # before JAX starts threads
     startup.use_compilation_cache()
     _check(arguments)
-    from jaxdeblur import distributed
+    from jaxdeblur import cluster
     from jaxdeblur.media import files
 
     restorer = _Restorer(arguments)
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
             restorer.stream()
             return
         jobs, problems = files.find(arguments.inputs, arguments.output, frames=arguments.frames)
-        index, count = distributed.share()
+        index, count = cluster.share()
         failed = restorer.all(jobs[index::count])
     for problem in problems if index == 0 else ():
         restorer.report(f"error: {problem}")

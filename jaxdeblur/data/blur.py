@@ -10,6 +10,9 @@ end. All intermediate values are integers below 2**24, which float32 holds exact
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -83,7 +86,7 @@ def gaussian_blur(sharp: jax.Array, sigma: jax.Array, max_sigma: float = 3.0) ->
     return jnp.floor(x / _KERNEL_ONE**2 + 0.5).astype(jnp.uint8)
 
 
-def make_pair(batch: dict[str, jax.Array], max_sigma: float) -> tuple[jax.Array, jax.Array]:
+def make_pair(batch: Mapping[str, Any], max_sigma: float) -> tuple[jax.Array, jax.Array]:
     """Returns the blurred and the sharp images of a batch, float32 in [0, 1].
 
     Args:

@@ -5,7 +5,7 @@ the jitted step (`blur.make_pair`), so that half of the bytes travel and no core
 on it. Blur, noise and JPEG of a camera (`degrade`) are made by the host: the batch then has
 `"blurred"`, like `"sharp"`, instead of `"sigma"`. Of clips, `"blurred"` has three frames
 (`triplets`). Every random choice is a function of the seed and of the sample's number, so a run is
-repeated exactly, whatever the number of threads, and an iterator's state is one number.
+repeated exactly, whatever the number of threads and processes.
 """
 
 from __future__ import annotations
@@ -186,20 +186,37 @@ def shuffled_epochs(num_images: int, seed: int) -> Callable[[int], int]:
     return lambda position: int(order(position // num_images)[position % num_images])
 
 
-def training_batches(config: ConfigDict, source: Source) -> grain.DatasetIterator:
-    """Endless shuffled batches of this process's share of the samples.
+def training_batches(
+    config: ConfigDict, source: Source, first_step: int = 0
+) -> grain.DatasetIterator:
+    """This process's parts of an endless sequence of shuffled batches.
 
-    The iterator's position is saved and restored with a checkpoint.
+    The i-th part of a step's batch is that of the i-th process: joined in order, the parts are the
+    same batch for any number of processes, and since every step takes one batch, the step says
+    where to go on.
+
+    Args:
+      config: the data and the global batch's size.
+      source: of the images or frames.
+      first_step: number of batches to leave out.
+
+    Yields:
+      What `make_pair` takes, and `index`, int32 `[B]`, the images' or frames' numbers.
     """
     sample = _training_sample(config, source)
+
+    def numbered(index: int, rng: np.random.Generator) -> Batch:
+        return {**sample(index, rng), "index": np.asarray(index, np.int32)}
+
+    number, count = jax.process_index(), jax.process_count()
     # Shuffle and number the samples before taking a share: the order and every sample's random
     # choices are then the same for any number of processes.
     dataset = (
         grain.MapDataset.range(_ENDLESS)
         .seed(config.seed)
         .map(shuffled_epochs(len(source), config.seed))
-        .random_map(sample)[jax.process_index() :: jax.process_count()]
-        .batch(config.batch_size // jax.process_count())
+        .random_map(numbered)
+        .batch(config.batch_size // count)[first_step * count + number :: count]
     )
     # Grain would read 500 batches ahead: seconds of all cores at the start, and their memory.
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
@@ -233,25 +250,30 @@ def _training_blur(config: ConfigDict, num_images: int) -> GaussianBlur | Camera
 
 
 def evaluation_batches(config: ConfigDict, source: Source) -> Iterator[tuple[Batch, int]]:
-    """Every image or frame `eval_repeats` times, in order.
+    """This process's parts of the batches of an evaluation of patches.
 
-    Of an image its central patch. Of a frame a random one, always the same for the seed, or all of
-    it where `eval_patch_size` is 0.
+    Every image or frame `eval_repeats` times, in order: of an image its central patch, of a frame a
+    random one, always the same for the seed.
 
     Yields:
-      A batch of `eval_batch_size`, of 1 for whole frames, with the images' `index` beside them, and
-      how many of it count: the last one is filled up with copies.
+      A part of a batch of `eval_batch_size`, with the images' `index` beside them, and how many of
+      the whole batch count: the last one is filled up with copies.
     """
     sample = _evaluation_sample(config, source)
     numbers = [(i, repeat) for repeat in range(config.eval_repeats) for i in range(len(source))]
-    size = config.eval_batch_size if config.eval_patch_size else 1
-    for start in range(0, len(numbers), size):
-        chosen = numbers[start : start + size]
-        count = len(chosen)
-        samples = [sample(i, repeat) for i, repeat in chosen]
-        samples += samples[-1:] * (size - count)
+    part = config.eval_batch_size // jax.process_count()
+    for start in range(0, len(numbers), config.eval_batch_size):
+        first = start + part * jax.process_index()
+        own = range(first, first + part)
+        samples = [sample(*numbers[min(number, len(numbers) - 1)]) for number in own]
         batch = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
-        yield batch, count
+        yield batch, min(config.eval_batch_size, len(numbers) - start)
+
+
+def evaluation_frame(source: clips.Clips, i: int) -> Batch:
+    """A whole frame as a batch of one: what `make_pair` takes."""
+    blurred, sharp = source.triplet(i, triplets.whole_window(source.size(i)))
+    return {"blurred": blurred[None], "sharp": sharp[None]}
 
 
 def _evaluation_sample(config: ConfigDict, source: Source) -> Callable[[int, int], Batch]:
@@ -260,10 +282,8 @@ def _evaluation_sample(config: ConfigDict, source: Source) -> Callable[[int, int
     if isinstance(source, clips.Clips):
 
         def triplet(i, repeat):
-            window = triplets.whole_window(source.size(i))
-            if size:
-                rng = np.random.default_rng([seed, repeat, i])
-                window = triplets.random_window(source.size(i), size, rng)
+            rng = np.random.default_rng([seed, repeat, i])
+            window = triplets.random_window(source.size(i), size, rng)
             blurred, sharp = source.triplet(i, window)
             return {"blurred": blurred, "sharp": sharp, "index": np.int32(i)}
 
