@@ -100,7 +100,8 @@ class Checkpoints:
         found = steps(self._workdir)
         for step in set(found) - {*found[-2:], _best_of(found, self._psnr)}:
             path = _path(self._workdir, step)
-            gone = path.rename(path.with_name(f"deleted-{step}"))  # at once, unlike its files
+            path.rename(path.with_name(f"deleted-{step}-{time.time_ns()}"))  # at once
+        for gone in (self._workdir / "checkpoints").glob("deleted-*"):  # a killed run's as well
             shutil.rmtree(gone, ignore_errors=True)
 
     def _check_room(self, state: TrainState) -> None:

@@ -28,6 +28,9 @@ _LAUNCHERS = (
 )
 _KNOWN_TO_JAX = ("Open MPI", "Slurm")  # which finds the coordinator for these by itself
 
+# A process's number on its machine, of launchers for which JAX does not look: one GPU each.
+_LOCAL_NUMBERS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK")
+
 # Seconds without a sign of life after which a process counts as dead and the others end.
 HEARTBEAT_TIMEOUT = 30
 
@@ -70,10 +73,13 @@ def share(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
 
 
 def _launched(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
-    for launcher, number, count in _LAUNCHERS:
-        if environ.get(number, "").isdecimal() and environ.get(count, "").isdecimal():
-            return launcher, int(environ[number]), int(environ[count])
-    return None
+    found = [
+        (launcher, int(environ[number]), int(environ[count]))
+        for launcher, number, count in _LAUNCHERS
+        if environ.get(number, "").isdecimal() and environ.get(count, "").isdecimal()
+    ]
+    # One may have started the other, as mpirun starts its ranks through a single task of Slurm.
+    return max(found, key=lambda launch: launch[2], default=None)
 
 
 def detect(environ: Mapping[str, str] = os.environ) -> Launch | None:
@@ -239,6 +245,9 @@ def _connect(launch: Launch, timeout: int) -> None:
             "num_processes": launch.num_processes,
             "process_id": launch.process_id,
         }
+        local = [os.environ[name] for name in _LOCAL_NUMBERS if name in os.environ]
+        if local and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
+            arguments["local_device_ids"] = int(local[0])
     # JAX would abort with the stack of its C++ code.
     faulthandler.disable()
     late = threading.Timer(timeout, _give_up, [launch, timeout])

@@ -185,6 +185,7 @@ class Evaluator:
           progress: called with the number of images done, as often on every process.
         """
         spread = {round(i * self.total / num_pictures) for i in range(num_pictures)}
+        spread &= set(range(self.total))  # of a few images, the last would be beyond them
         if self._config.eval_patch_size:
             return self._patches(variables, spread, progress)
         return self._frames(variables, spread, progress)

@@ -65,7 +65,7 @@ class Mirror:
         """
         try:
             self._storage.invalidate_cache()
-            names = self._names()
+            names = self.names()
             for name in names:
                 if name.startswith(_NOT_PULLED) or not _is_whole(name, names):
                     continue
@@ -134,13 +134,14 @@ class Mirror:
 
     def _remove_all_but(self, steps: set[int]) -> None:
         self._storage.invalidate_cache()
-        gone = [name for name in self._names() if _step(name) not in (None, *steps)]
+        gone = [name for name in self.names() if _step(name) not in (None, *steps)]
         # What says that a checkpoint is whole goes first.
         for name in sorted(gone, key=lambda name: not name.endswith(f"/{_WHOLE}")):
             self._storage.rm_file(f"{self._root}/{name}")
             self._sent.pop(name, None)
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The files in the storage, by their paths in the folder."""
         return [path.removeprefix(f"{self._root}/") for path in self._storage.find(self._root)]
 
 

@@ -36,23 +36,29 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def use_compilation_cache() -> Path | None:
-    """Keeps compiled programs in the user's cache folder, so that the next start is quick.
+def compilation_cache_folder() -> str:
+    """Returns the folder of JAX's compilation cache, or its URL; it need not be there.
 
     The folder is `$XDG_CACHE_HOME/jaxdeblur/xla` (by default below `~/.cache`), in it one for each
     kind of processor, since a program that was compiled for another may not run. It may be
     deleted at any time. A folder that JAX was told before (`JAX_COMPILATION_CACHE_DIR`) stays.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    default = Path(home).expanduser() / "jaxdeblur" / "xla" / _processor()
+    return _told_folder() or str(default)
+
+
+def use_compilation_cache() -> Path | None:
+    """Keeps compiled programs in `compilation_cache_folder`, so that the next start is quick.
 
     Returns:
       The folder in use, or None where it cannot be written.
     """
     import jax  # not before `keep_freed_memory`
 
-    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    if chosen:
-        return Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(home).expanduser() / "jaxdeblur" / "xla" / _processor()
+    folder = Path(compilation_cache_folder())
+    if _told_folder():
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -79,6 +85,12 @@ def inference_options() -> dict[str, str]:
     except jax.errors.JaxRuntimeError:
         return {}
     return options
+
+
+def _told_folder() -> str | None:
+    import jax
+
+    return jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _processor() -> str:

@@ -138,12 +138,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 state = _start_from(state, config, module, layout)
         first = int(state.step)
         # A run may have been ended between saving a step and evaluating it.
-        unevaluated = first and is_evaluated(first) and not run.is_evaluated(first)
-        if distributed.broadcast(np.array(first == num_steps and not unevaluated)):
+        unevaluated = first > 0 and is_evaluated(first) and not run.is_evaluated(first)
+        unevaluated = bool(distributed.broadcast(np.array(unevaluated)))
+        if first == num_steps and not unevaluated:
             return state
         with distributed.together():
             run.begin(num_steps)
-        if distributed.broadcast(np.array(unevaluated)):
+        if unevaluated:
             evaluate(state, first)
         batches = pipeline.training_batches(config, train_source, first)
         window = _Window(config.batch_size)

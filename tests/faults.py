@@ -6,7 +6,7 @@ Every run trains the same small network, alone or as two processes. It is killed
 to end (SIGTERM) while it starts, makes steps, writes a checkpoint or evaluates, and started again
 until it is done; of two processes one is hit, and the other has to end within a minute. At the end
 every number of its last checkpoint must equal the undisturbed run's, bit for bit, and so must its
-log's sample numbers. Exits with status 1 if any does not.
+evaluations. Exits with status 1 if any does not.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Job:
     """The processes of one start of a run."""
 
     workdir: Path
-    processes: list[subprocess.Popen[str]]
+    processes: list[subprocess.Popen]
     logs: list[Path]
 
     @classmethod
@@ -65,9 +65,10 @@ class Job:
         command += [f"--config.{key}={value}" for key, value in FLAGS.items()]
         command += ["--workdir", str(workdir)]
         if count > 1:
+            command += [f"--coordinator_address=127.0.0.1:{free_port()}"]
             command += [
-                f"--coordinator_address=127.0.0.1:{free_port()}",
                 f"--num_processes={count}",
+                f"--initialization_timeout={PEER_DEADLINE - 15}",
             ]
         processes, logs = [], []
         for i in range(count):
@@ -105,16 +106,18 @@ class Job:
         already = len(self.lines())
         goal = already + rng.randint(1, 6)
         if moment == "step":
-            return self.wait_for(lambda: len(self.lines()) >= goal) and not time.sleep(
-                rng.uniform(0, 0.05)
-            )
+            return self.wait_for(lambda: len(self.lines()) >= goal) and pause(rng, 0.05)
         if moment == "checkpoint":
             folder = self.workdir / "checkpoints"
             if not self.wait_for(lambda: len(self.lines()) >= goal):
                 return False
             return self.wait_for(lambda: any(folder.glob("*.orbax-checkpoint-tmp*")))
-        due = lambda: (lines := self.lines()) and len(lines) > already and evaluating(lines[-1])  # noqa: E731
-        return self.wait_for(due) and not time.sleep(rng.uniform(0, 0.2))
+
+        def evaluates() -> bool:
+            lines = self.lines()
+            return len(lines) > already and evaluating(lines[-1])
+
+        return self.wait_for(evaluates) and pause(rng, 0.2)
 
     def hit(self, number: int, which: signal.Signals) -> str | None:
         """Sends a signal to one process; returns what is wrong with how the job ended."""
@@ -154,6 +157,11 @@ def evaluating(line: dict) -> bool:
     return line["step"] % EVAL_EVERY == 0 and "loss" in line
 
 
+def pause(rng: random.Random, most: float) -> bool:
+    time.sleep(rng.uniform(0, most))
+    return True
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -161,7 +169,7 @@ def free_port() -> int:
 
 
 def result(workdir: Path) -> dict[str, object]:
-    """A digest of the last checkpoint, the log's sample numbers and the last evaluation."""
+    """A digest of the last checkpoint, and the evaluations."""
     shapes = training.abstract_state(config.read_config(workdir))
     state = checkpoints.read_state(workdir, NUM_STEPS, shapes)
     digest = hashlib.sha256()

@@ -27,6 +27,7 @@ from jaxdeblur.errors import InputError
         ("patch_size", 8, "patch_size = 8 is too small for config.max_sigma = 3.0; 10 pixels"),
         ("eval_patch_size", 10, "eval_patch_size = 10 must be at least 11"),
         ("eval_repeats", 0, "eval_repeats = 0 must be at least 1"),
+        ("grad_accum_steps", 0, "grad_accum_steps = 0 must be at least 1"),
     ],
 )
 def test_wrong_values_are_named_with_the_fix(key, value, message):
@@ -42,6 +43,19 @@ def test_batch_size_must_divide_among_devices(monkeypatch):
         configuration.check(atrous_cifar.get_config())
 
 
+@pytest.mark.parametrize(("devices", "parts", "fitting"), [(1, 3, 33), (4, 3, 36), (16, 4, 64)])
+def test_batch_size_must_divide_into_the_parts_of_each_device(monkeypatch, devices, parts, fitting):
+    monkeypatch.setattr("jax.device_count", lambda: devices)
+    config = atrous_cifar.get_config()
+    config.grad_accum_steps = parts
+    config.eval_batch_size = 16
+    message = f"batch_size = 32 .* {devices} devices times config.grad_accum_steps = {parts}; "
+    with pytest.raises(InputError, match=f"{message}try {fitting}$"):
+        configuration.check(config)
+    config.batch_size = fitting
+    configuration.check(config)
+
+
 def test_model_fields_are_checked():
     config = atrous_cifar.get_config()
     config.model = "carlo_net"
@@ -51,12 +65,30 @@ def test_model_fields_are_checked():
 
 def test_workdir_is_claimed_once(tmp_path):
     config = atrous_cifar.get_config()
+    configuration.check_workdir(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
     configuration.claim_workdir(tmp_path / "run", config)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["batch_size"] == 32
+    file = tmp_path / "run" / "config.json"
+    assert json.loads(file.read_text())["batch_size"] == 32
+    configuration.check_workdir(tmp_path / "run", config)
+    config.data_dir = "elsewhere"
+    config.shard_state = True
+    configuration.check_workdir(tmp_path / "run", config)
+    before = file.read_bytes()
     configuration.claim_workdir(tmp_path / "run", config)
-    config.model_kwargs.num_blocks = 2
-    with pytest.raises(InputError, match="model_kwargs"):
-        configuration.claim_workdir(tmp_path / "run", config)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model_kwargs", {"num_blocks": 2}), ("grad_accum_steps", 2), ("seed", 1)]
+)
+def test_what_changes_the_parameters_must_stay_in_a_workdir(tmp_path, key, value):
+    config = atrous_cifar.get_config()
+    configuration.claim_workdir(tmp_path, config)
+    with config.unlocked():
+        config[key] = value
+    with pytest.raises(InputError, match=rf"holds a run with config.{key} = .* another --workdir"):
+        configuration.check_workdir(tmp_path, config)
 
 
 def test_a_damaged_or_missing_config_is_named(tmp_path):

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from configs import atrous_cifar, quickstart
+from configs import atrous_cifar, atrous_reds, quickstart
 from jaxdeblur import convert, evaluation, weights
 from jaxdeblur.data import photos, pipeline
+from jaxdeblur.data.clips import Clip, Clips
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import AtrousNet
 
@@ -136,3 +139,69 @@ def test_results_without_blur_are_strict_json(tmp_path):
     summary = json.loads((tmp_path / "results.json").read_text(), parse_constant=refused)
     assert summary["blurred"] == {"psnr": None, "ssim": 1.0, "mse": 0.0}
     assert summary["unchanged"] == 1
+
+
+# Whole frames, divided among processes.
+
+
+@given(st.data())
+def test_every_frame_is_measured_once_and_the_shown_ones_by_process_0(data):
+    total = data.draw(st.integers(1, 60), "total")
+    shown = data.draw(st.sets(st.integers(0, total - 1), max_size=12), "shown")
+    processes = data.draw(st.integers(1, 12), "processes")
+    parts = evaluation.frame_parts(total, shown, processes)
+    assert len(parts) == processes
+    assert sorted(i for part in parts for i in part) == list(range(total))
+    assert all(part == sorted(part) for part in parts)
+    assert shown <= set(parts[0])
+    first, *others = map(len, parts)
+    assert first == max(len(shown), -(-total // processes))
+    if others:
+        assert max(others) - min(others) <= 1
+        assert max(others) <= first
+
+
+@pytest.mark.parametrize(
+    ("total", "shown"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (9, [0, 1, 2, 3, 4, 6, 7, 8])]
+)
+def test_few_frames_are_shown_once_each_and_many_evenly_spread(total, shown):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (total, 2, 16, 20, 3), np.uint8)
+    clip = Clip("val", "000", tuple(str(i) for i in range(total)), (16, 20))
+
+    def read(parts):
+        both = (frames[part.frame, int(part.kind == "blurred")] for part in parts)
+        return [frame[part.window.slices] for frame, part in zip(both, parts, strict=True)]
+
+    config = atrous_reds.get_config()
+    config.eval_patch_size = 0
+    evaluator = evaluation.Evaluator(config, Clips("noise", [clip], read), None, 3)
+    counts = []
+    result = evaluator({}, progress=counts.append)
+    np.testing.assert_array_equal(result.rows["index"], np.arange(total))
+    expected = [peak_signal_noise_ratio(sharp, blurred) for sharp, blurred in frames]
+    np.testing.assert_allclose(result.rows["blurred_psnr"], expected, rtol=1e-5)
+    assert counts == list(range(1, total + 1))
+    assert result.shown == shown
+    for i, image in zip(result.shown, result.images["sharp"], strict=True):
+        np.testing.assert_array_equal(np.round(image * 255), frames[i][0])
+    assert result.contact_sheet().width > 0
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 5])
+def test_few_images_are_shown_once_each(total):
+    class Photos:
+        name = "noise"
+
+        def __init__(self):
+            self.labels = [str(i) for i in range(total)]
+
+        def __len__(self):
+            return total
+
+        def __getitem__(self, index):
+            return np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
+
+    config = config_of_three_images(eval_repeats=1)
+    result = evaluation.Evaluator(config, Photos(), None, 3)({})
+    assert result.shown == result.rows["index"].tolist() == list(range(total))

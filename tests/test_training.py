@@ -1,5 +1,7 @@
 import functools
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,19 +10,14 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdeblur
 from configs import quickstart
-from jaxdeblur import losses, optimizer, train_step, training
-from jaxdeblur.data.blur import make_pair
-from jaxdeblur.errors import InputError, TrainingError
-from jaxdeblur.models import AtrousNet
+from jaxdeblur import checkpoints, runs, training
+from jaxdeblur.errors import InputError, Preempted, TrainingError
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,53 +111,183 @@ def test_load_takes_a_workdir_and_a_checkpoint(finished):
 
 
 def test_a_damaged_checkpoint_is_named(finished, tmp_path):
-    import shutil
-
-    workdir = tmp_path / "copy"
-    shutil.copytree(finished[0], workdir)
-    for file in (workdir / "checkpoints" / "6" / "state").rglob("*"):
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    for file in (workdir / "checkpoints" / "6").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
     with pytest.raises(InputError, match="checkpoints/6"):
         jaxdeblur.load(workdir / "checkpoints" / "6")
 
 
-def test_killed_and_started_again_a_run_ends_with_the_same_parameters(tmp_path):
-    config = tiny_config(num_steps=40, eval_every_steps=20, checkpoint_every_steps=5)
-    command = [sys.executable, "train.py", "--config", "configs/quickstart.py", *flags(config)]
+# A run that is killed or asked to end, and started again.
 
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([*command, "--workdir", str(killed)], cwd=ROOT)
+
+def interrupted_config():
+    return tiny_config(
+        num_steps=40, eval_every_steps=20, checkpoint_every_steps=5, grad_accum_steps=2
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    return workdir, training.train_and_evaluate(interrupted_config(), workdir)
+
+
+def steps(workdir):
+    return [(x["step"], x.get("loss"), x.get("eval/psnr")) for x in metrics_lines(workdir)]
+
+
+def evaluations(workdir):
+    return [line for line in metrics_lines(workdir) if "eval/psnr" in line]
+
+
+def command(config, workdir):
+    script = [sys.executable, "train.py", "--config", "configs/quickstart.py", *flags(config)]
+    return [*script, "--workdir", str(workdir)]
+
+
+def signal_while(is_time, command, number):
+    """Starts a run, sends it a signal once it is time, and returns its status and last words."""
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    metrics_file = killed / "metrics.jsonl"
-    while time.monotonic() < deadline and process.poll() is None:
-        if metrics_file.exists() and len(metrics_file.read_text().splitlines()) >= 8:
-            break
+    while time.monotonic() < deadline and process.poll() is None and not is_time():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    subprocess.run([*command, "--workdir", str(killed)], cwd=ROOT, check=True)
+    assert process.poll() is None, "the run ended before the signal"
+    process.send_signal(number)
+    _, output = process.communicate(timeout=120)
+    return process.returncode, output.splitlines()[-1]
 
-    undisturbed = training.train_and_evaluate(config, tmp_path / "undisturbed")
-    resumed = training.train_and_evaluate(config, killed)  # finished: only read back
-    assert_equal_states(resumed, undisturbed)
 
-    def steps(workdir):
-        return [(x["step"], x.get("loss"), x.get("eval/psnr")) for x in metrics_lines(workdir)]
+def has_lines(workdir, count):
+    file = workdir / "metrics.jsonl"
+    return file.exists() and len(file.read_text().splitlines()) >= count
 
-    assert steps(killed) == steps(tmp_path / "undisturbed")
+
+def test_killed_and_started_again_a_run_ends_with_the_same_parameters(undisturbed, tmp_path):
+    config = interrupted_config()
+    start = command(config, tmp_path)
+    status, _ = signal_while(lambda: has_lines(tmp_path, 8), start, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    subprocess.run(start, cwd=ROOT, check=True)
+    resumed = training.train_and_evaluate(config, tmp_path)  # finished: only read back
+    assert_equal_states(resumed, undisturbed[1])
+    assert steps(tmp_path) == steps(undisturbed[0])
+
+
+def test_asked_to_end_a_run_saves_the_very_step_and_goes_on_from_it(undisturbed, tmp_path):
+    config = interrupted_config()
+    start = command(config, tmp_path)
+    status, line = signal_while(lambda: has_lines(tmp_path, 8), start, signal.SIGTERM)
+    assert status == 0
+    words = rf"asked to end: step (\d+) is saved in {tmp_path}; the same command goes on from there"
+    step = int(re.fullmatch(words, line)[1])
+    assert 10 <= step < 40
+    assert checkpoints.steps(tmp_path)[-1] == metrics_lines(tmp_path)[-1]["step"] == step
+    resumed = training.train_and_evaluate(config, tmp_path)
+    assert_equal_states(resumed, undisturbed[1])
+    assert evaluations(tmp_path) == evaluations(undisturbed[0])
 
 
 @pytest.mark.slow
-def test_two_devices_train_like_one(tmp_path, monkeypatch):
+def test_asked_to_end_during_an_evaluation_a_run_ends_with_the_status_it_was_told(
+    undisturbed, tmp_path
+):
+    # Hours of evaluation, while which the step is already saved.
+    start = command(interrupted_config(), tmp_path)
+    start += ["--config.eval_repeats=1000000", "--preempted_status=75"]
+    status, line = signal_while(
+        lambda: checkpoints.steps(tmp_path)[-1:] == [20], start, signal.SIGTERM
+    )
+    assert status == 75
+    assert line.startswith("asked to end: step 20 is saved")
+    assert checkpoints.steps(tmp_path)[-1] == 20
+    assert evaluations(tmp_path) == []
+    resumed = training.train_and_evaluate(interrupted_config(), tmp_path)
+    assert_equal_states(resumed, undisturbed[1])
+    assert evaluations(tmp_path) == evaluations(undisturbed[0])
+
+
+def test_asked_to_end_again_and_again_a_run_loses_and_repeats_nothing(
+    finished, tmp_path, monkeypatch
+):
+    """At a step's end, before an evaluation, and while the last step is being saved."""
+    made, asked = [], []
+    ask = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    step, save = runs.Run.step, runs.Run.save
+
+    def step_and_ask(self, number):
+        made.append(number)
+        step(self, number)
+        if number in (1, 3):
+            ask()
+
+    def save_and_ask(self, state, number):
+        save(self, state, number)
+        if number == 6:
+            ask()
+
+    monkeypatch.setattr(runs.Run, "step", step_and_ask)
+    monkeypatch.setattr(runs.Run, "save", save_and_ask)
+    before = signal.getsignal(signal.SIGTERM)
+    state = None
+    while state is None:
+        try:
+            state = training.train_and_evaluate(tiny_config(), tmp_path)
+        except Preempted as error:
+            asked.append(int(re.search(r"step (\d+) is saved", str(error))[1]))
+            assert checkpoints.steps(tmp_path)[-1] == asked[-1]
+            assert signal.getsignal(signal.SIGTERM) is before
+        assert len(asked) < 4
+    assert asked == [1, 3, 6]
+    assert made == [1, 2, 3, 4, 5, 6]
+    assert_equal_states(state, finished[1])
+    assert evaluations(tmp_path) == evaluations(finished[0])
+
+
+def test_a_run_killed_before_its_last_evaluation_makes_it_when_started_again(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    text = (workdir / "metrics.jsonl").read_text()
+    *others, last = text.splitlines(keepends=True)
+    assert '"eval/psnr"' in last
+    (workdir / "metrics.jsonl").write_text("".join(others))
+    before = {p: p.read_bytes() for p in workdir.glob("checkpoints/**/*") if p.is_file()}
+    assert_equal_states(training.train_and_evaluate(tiny_config(), workdir), finished[1])
+    assert (workdir / "metrics.jsonl").read_text() == text
+    assert {p: p.read_bytes() for p in workdir.glob("checkpoints/**/*") if p.is_file()} == before
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_path, caplog):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    (workdir / "checkpoints" / "6" / "_METADATA").write_bytes(b"")
+    with (workdir / "metrics.jsonl").open("a") as file:  # of steps that are made again
+        file.write('{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
+    assert_equal_states(training.train_and_evaluate(tiny_config(), workdir), finished[1])
+    assert steps(workdir) == steps(finished[0])
+    assert checkpoints.steps(workdir)[-1] == 6
+    assert [x.getMessage() for x in caplog.records if "is damaged" in x.getMessage()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"shard_state": True, "grad_accum_steps": 2}])
+def test_two_devices_train_like_one(tmp_path, monkeypatch, changes):
     config = tiny_config(num_steps=3)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    command = [sys.executable, "train.py", "--config", "configs/quickstart.py", *flags(config)]
-    subprocess.run([*command, "--workdir", str(tmp_path / "two")], cwd=ROOT, check=True)
+    start = command(tiny_config(num_steps=3, **changes), tmp_path / "two")
+    subprocess.run(start, cwd=ROOT, check=True)
     two = jaxdeblur.load(tmp_path / "two" / "checkpoints" / "3")
     one = training.train_and_evaluate(config, tmp_path / "one")
     for x, y in zip(jax.tree.leaves(two.params), jax.tree.leaves(one.ema_params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_a_batch_in_parts_trains_like_a_whole_one(undisturbed, finished):
+    # Both are still warming up: their first steps are the same.
+    first, whole = (metrics_lines(workdir)[0] for workdir, _ in (undisturbed, finished))
+    assert first["step"] == whole["step"] == 2
+    assert first["samples"] == whole["samples"]
+    for key in ("loss", "psnr", "blurred_psnr", "grad_norm"):
+        assert first[key] == pytest.approx(whole[key], rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
@@ -188,103 +315,6 @@ def test_too_few_images_for_a_batch_and_an_unwritable_workdir_are_named(tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"workdir = .*file.* cannot be written"):
         training.train_and_evaluate(tiny_config(), tmp_path / "file" / "run")
-
-
-def test_metrics_of_steps_after_the_last_checkpoint_are_dropped(tmp_path):
-    config = tiny_config(num_steps=2)
-    training.train_and_evaluate(config, tmp_path)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
-    training.train_and_evaluate(config, tmp_path)
-    assert max(line["step"] for line in metrics_lines(tmp_path)) == 2
-
-
-@pytest.fixture
-def step_and_state():
-    module = AtrousNet(num_channels=8, num_blocks=1)
-    optimizer = optax.sgd(0.1)
-    options = {"module": module, "optimizer": optimizer}
-    init = functools.partial(train_step.create_state, **options, patch_size=16, channels=3, ema=True)
-    step = functools.partial(
-        train_step.train_step, **options, loss=losses.l1, ema_decay=0.9, max_sigma=1.0
-    )
-    return module, jax.jit(step), jax.jit(init)(jax.random.key(0))
-
-
-@pytest.fixture
-def batch():
-    rng = np.random.default_rng(0)
-    sharp = rng.integers(0, 256, (4, 16, 16, 3), np.uint8)
-    return {"sharp": sharp, "sigma": rng.uniform(0, 1, 4).astype(np.float32)}
-
-
-def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batch):
-    module, step, state = step_and_state
-    blurred, sharp = jax.jit(make_pair, static_argnums=1)(batch, 1.0)
-    loss = jax.jit(lambda p: jnp.abs(module.apply({"params": p}, blurred) - sharp).mean())
-    grads = jax.jit(jax.grad(loss))(state.params)
-    after, measured = step(state, batch)
-    expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
-    # The first step averages with (1 + 0) / (10 + 0).
-    average = jax.tree.map(lambda p, q: 0.1 * p + 0.9 * q, state.params, expected)
-    for tree, reference in ((after.params, expected), (after.ema_params, average)):
-        for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(reference), strict=True):
-            np.testing.assert_allclose(x, y, atol=1e-6)
-    norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
-    np.testing.assert_allclose(measured["grad_norm"], norm, rtol=1e-5)
-    restored = np.clip(jax.jit(module.apply)({"params": state.params}, blurred), 0, 1)
-    psnr = peak_signal_noise_ratio(np.asarray(sharp), restored, data_range=1)
-    np.testing.assert_allclose(measured["psnr"], psnr, rtol=1e-5)
-    assert int(after.step) == 1
-
-
-def test_batch_statistics_are_carried_along(batch):
-    module = AtrousNet(num_channels=8, num_blocks=1, batch_norm=True)
-    optimizer = optax.sgd(0.1)
-    options = {"module": module, "optimizer": optimizer}
-    init = functools.partial(train_step.create_state, **options, patch_size=16, channels=3, ema=False)
-    state = jax.jit(init)(jax.random.key(0))
-    step = functools.partial(
-        train_step.train_step, **options, loss=losses.l1, ema_decay=0.0, max_sigma=1.0
-    )
-    after, _ = jax.jit(step)(state, batch)
-    before, now = (jax.tree.leaves(s.model_state["batch_stats"]) for s in (state, after))
-    assert any((x != y).any() for x, y in zip(before, now, strict=True))
-    assert after.ema_params is None
-
-
-def test_each_gradient_is_clipped_by_its_own_norm():
-    grads = {"long": jnp.array([3.0, 4.0]), "short": jnp.array([0.3, 0.4]), "zero": jnp.zeros(2)}
-    clipped, _ = optimizer.clip_each_by_norm(1.0).update(grads, optax.EmptyState())
-    np.testing.assert_allclose(clipped["long"], [0.6, 0.8], rtol=1e-6)
-    np.testing.assert_allclose(clipped["short"], [0.3, 0.4], rtol=1e-6)
-    np.testing.assert_array_equal(clipped["zero"], [0, 0])
-
-
-def test_the_optimizer_is_adam_with_warm_up_and_cosine():
-    torch = pytest.importorskip("torch")
-    config = tiny_config(
-        learning_rate=0.1,
-        schedule="cosine",
-        warmup_steps=2,
-        grad_clip_norm=1.0,
-        grad_clip="global",
-        adam_b2=0.9,
-    )
-    adam = optimizer.make_optimizer(config, num_steps=10)
-    params = {"w": jnp.array([1.0, -2.0, 3.0])}
-    opt_state = adam.init(params)
-    weight = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
-    reference = torch.optim.Adam([weight], lr=1.0, betas=(0.9, 0.9), eps=1e-8)
-    rates = [0.0, 0.05, *(0.05 * (1 + np.cos(np.pi * i / 8)) for i in range(8))]
-    for i, rate in enumerate(rates):
-        grad = np.array([1.0, 2.0, -1.0]) * (i + 1)
-        reference.param_groups[0]["lr"] = rate
-        weight.grad = torch.tensor(grad / max(1, np.linalg.norm(grad)), dtype=torch.float32)
-        reference.step()
-        updates, opt_state = adam.update({"w": jnp.array(grad)}, opt_state, params)
-        params = optax.apply_updates(params, updates)
-        np.testing.assert_allclose(params["w"], weight.detach().numpy(), atol=1e-5)
 
 
 def test_a_run_starts_from_trained_parameters(finished, tmp_path):
@@ -315,5 +345,11 @@ def test_parameters_of_another_network_are_refused(finished, tmp_path):
     with pytest.raises(InputError, match=r"config.init_from = .* do not belong together"):
         training.train_and_evaluate(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
-    with pytest.raises(InputError, match="is no weights file"):
-        training.train_and_evaluate(tiny_config(init_from="nothing"), tmp_path / "other")
+    (tmp_path / "damaged.safetensors").write_bytes(b"x" * 100)
+    for source, message in (
+        ("nothing", "is no weights file"),
+        (str(tmp_path / "damaged.safetensors"), "is not a whole safetensors file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            training.train_and_evaluate(tiny_config(init_from=source), tmp_path / "other")
+        assert not (tmp_path / "other").exists()

@@ -89,6 +89,8 @@ def gaussian_blur(sharp: jax.Array, sigma: jax.Array, max_sigma: float = 3.0) ->
 def make_pair(batch: Mapping[str, Any], max_sigma: float) -> tuple[jax.Array, jax.Array]:
     """Returns the blurred and the sharp images of a batch, float32 in [0, 1].
 
+    Values that are equal as bytes are equal in the result, and stay so in what is computed of it.
+
     Args:
       batch: `sharp` uint8 `[B, H, W, 3]`, and `sigma` float32 `[B]` in [0, max_sigma] or, already
         made, `blurred` uint8 `[B, H, W, 3 or 9]`; with it `brightness` float32 `[B]`, if any, to be
@@ -96,11 +98,14 @@ def make_pair(batch: Mapping[str, Any], max_sigma: float) -> tuple[jax.Array, ja
       max_sigma: see `gaussian_blur`.
     """
     if "blurred" in batch:
-        pair = (batch["blurred"], batch["sharp"])
-        blurred, sharp = (images.astype(jnp.float32) / 255 for images in pair)
-        if "brightness" in batch:
-            change = batch["brightness"][:, None, None, None]
-            blurred, sharp = (jnp.clip(images + change, 0, 1) for images in (blurred, sharp))
-        return blurred, sharp
-    blurred = gaussian_blur(batch["sharp"], batch["sigma"], max_sigma)
-    return blurred.astype(jnp.float32) / 255, batch["sharp"].astype(jnp.float32) / 255
+        blurred = batch["blurred"]
+    else:
+        blurred = gaussian_blur(batch["sharp"], batch["sigma"], max_sigma)
+    pair = (images.astype(jnp.float32) / 255 for images in (blurred, batch["sharp"]))
+    if "brightness" in batch:
+        change = batch["brightness"][:, None, None, None]
+        pair = (images + change for images in pair)
+    # Without the clip the compiler joins one division with a later difference, and rounds it as it
+    # does not the other: where the blur changed nothing, L1 would take its gradient from that.
+    blurred, sharp = (jnp.clip(images, 0, 1) for images in pair)
+    return blurred, sharp

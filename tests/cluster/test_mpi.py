@@ -1,5 +1,6 @@
-"""Training under mpirun, by the commands of cluster/mpi.md."""
+"""Training under mpirun, as cluster/mpi.md says."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,12 +11,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_training import assert_equal_states, flags, metrics_lines, tiny_config
+from test_training import assert_equal_states, flags, tiny_config
 
 import jaxdeblur
 
 ROOT = Path(__file__).parents[2]
-STEPS = 400  # more than a fast machine takes in what mpirun waits before it passes SIGTERM on
+STEPS = 300  # more than a fast machine takes in what mpirun waits before it passes SIGTERM on
 WAIT = 3  # seconds that mpirun waits, twice
 
 pytestmark = [
@@ -34,7 +35,7 @@ def train_command(workdir):
         checkpoint_every_steps=STEPS,  # never but at the end, or when asked to end
     )
     arguments = ["--config", "configs/quickstart.py", "--workdir", str(workdir), *flags(config)]
-    return [sys.executable, "train.py", *arguments]
+    return [sys.executable, "train.py", *arguments, "--preempted_status=75"]
 
 
 def mpirun_command(workdir):
@@ -45,8 +46,37 @@ def mpirun_command(workdir):
     return [*command, *train_command(workdir)]
 
 
+@contextlib.contextmanager
+def started(command, **environ):
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environ})
+    try:
+        yield process
+    finally:
+        process.terminate()  # not kill, from which mpirun's ranks would not learn
+        process.wait(60)
+
+
 def run(command, **environ):
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, check=True, timeout=300)
+    with started(command, **environ) as process:
+        assert process.wait(300) == 0
+
+
+def wait_for_training(process, workdir, seconds=200):
+    """Waits until a run has trained, or gone on."""
+
+    def lines():
+        file = workdir / "metrics.jsonl"
+        return file.read_text().count("\n") if file.exists() else 0
+
+    before, deadline = lines(), time.monotonic() + seconds
+    while lines() < before + 3:
+        assert process.poll() is None, "it ended before it could be asked to"
+        assert time.monotonic() < deadline, f"it does not train after {seconds} s"
+        time.sleep(0.05)
+
+
+def last_step(workdir):
+    return max(int(folder.name) for folder in (workdir / "checkpoints").glob("[0-9]*"))
 
 
 def final_parameters(workdir):
@@ -73,22 +103,16 @@ def test_two_processes_train_like_one_with_two_devices(finished, tmp_path):
 
 def test_a_run_that_is_asked_to_end_saves_and_goes_on_to_the_same_end(finished, tmp_path):
     asked = tmp_path / "asked"
-    process = subprocess.Popen(mpirun_command(asked), cwd=ROOT)
-    try:
+    with started(mpirun_command(asked)) as process:
+        wait_for_training(process, asked)
+        subprocess.run(["pkill", "-TERM", "-P", str(process.pid)], check=True)  # its ranks
+        assert process.wait(60) == 75
+    first = last_step(asked)
+    with started(mpirun_command(asked)) as process:
         wait_for_training(process, asked)
         process.terminate()
-        assert process.wait(60) == 1  # mpirun's, whatever that of its processes is
-    finally:
-        process.kill()
-    (step,) = [int(folder.name) for folder in (asked / "checkpoints").glob("[0-9]*")]
-    assert 0 < step < STEPS
+        assert process.wait(60) == 1  # mpirun's own, whatever that of the ranks
+    second = last_step(asked)
+    assert 0 < first < second < STEPS
     run(mpirun_command(asked))
     assert_equal_states(final_parameters(asked), final_parameters(finished))
-
-
-def wait_for_training(process, workdir, seconds=200):
-    deadline = time.monotonic() + seconds
-    while not ((workdir / "metrics.jsonl").exists() and len(metrics_lines(workdir)) >= 3):
-        assert process.poll() is None, "it ended before it could be asked to"
-        assert time.monotonic() < deadline, f"it does not train after {seconds} s"
-        time.sleep(0.05)

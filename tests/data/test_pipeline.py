@@ -45,9 +45,9 @@ def take(iterator, count):
     return list(itertools.islice(iterator, count))
 
 
-def train(config, source, count):
+def train(config, source, count, first_step=0):
     """The first training batches; closed, as an iterator reads ahead in threads."""
-    batches = pipeline.training_batches(config, source)
+    batches = pipeline.training_batches(config, source, first_step)
     try:
         return take(batches, count)
     finally:
@@ -130,11 +130,13 @@ def test_every_image_comes_once_an_epoch(count, batch_size):
 
 def test_batches_have_the_configured_shapes():
     batch = train(make_config(), Positions(8), 1)[0]
-    assert batch.keys() == {"sharp", "sigma"}
+    assert batch.keys() == {"sharp", "sigma", "index"}
     assert batch["sharp"].shape == (4, 5, 5, 3)
     assert batch["sharp"].dtype == np.uint8
-    assert batch["sigma"].shape == (4,)
+    assert batch["sigma"].shape == batch["index"].shape == (4,)
     assert batch["sigma"].dtype == np.float32
+    assert batch["index"].dtype == np.int32
+    np.testing.assert_array_equal(batch["index"], batch["sharp"][:, 0, 0, 0])
 
 
 def test_epochs_come_in_different_orders():
@@ -237,26 +239,35 @@ def test_patch_as_large_as_the_image_is_the_image():
         np.testing.assert_array_equal(patch, source[patch[0, 0, 0]])
 
 
-@pytest.mark.parametrize("fresh", [True, False])
-def test_processes_share_the_samples_of_one(monkeypatch, fresh):
-    config = make_config(fresh_sigma=fresh)
-    whole = train(config, Positions(8), 4)
-    parts = []
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    for process in range(2):
-        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        parts.append(train(config, Positions(8), 4))
+def of_each_process(monkeypatch, count, make):
+    """What each of some processes makes."""
+    made = []
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "process_count", lambda: count)
+        for process in range(count):
+            patch.setattr(jax, "process_index", lambda process=process: process)
+            made.append(make())
+    return made
 
-    def samples(*batches):
-        return sorted(
-            (patch.tobytes(), float(sigma))
-            for batch in batches
-            for patch, sigma in zip(batch["sharp"], batch["sigma"], strict=True)
+
+def joined(parts):
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("degradation", ["fresh", "fixed", "camera"])
+def test_parts_of_the_processes_join_to_the_batches_of_one(monkeypatch, degradation, processes):
+    config = make_config(fresh_sigma=degradation == "fresh", flip=True, rotate=True)
+    if degradation == "camera":
+        config.degradation = "camera"
+    source = Positions(9, 40, 40)  # nine images and batches of four: parts cross the epochs' ends
+    whole = train(config, source, 6)
+    for first in (0, 4):
+        shares = of_each_process(
+            monkeypatch, processes, lambda first=first: train(config, source, 6 - first, first)
         )
-
-    for batch, *shares in zip(whole, *parts, strict=True):
-        assert [len(share["sharp"]) for share in shares] == [2, 2]
-        assert samples(*shares) == samples(batch)
+        assert {len(part["sharp"]) for share in shares for part in share} == {4 // processes}
+        assert_same_batches([joined(parts) for parts in zip(*shares, strict=True)], whole[first:])
 
 
 # Evaluation.
@@ -280,6 +291,26 @@ def test_last_batch_is_filled_up_and_says_how_many_count(images, repeats, batch_
             )
     seen = np.concatenate([batch["index"][:count] for batch, count in batches])
     np.testing.assert_array_equal(seen, np.tile(np.arange(images), repeats))
+
+
+@pytest.mark.parametrize(
+    ("images", "repeats", "batch_size", "processes"),
+    [(5, 1, 2, 2), (4, 1, 2, 2), (3, 3, 4, 2), (3, 1, 8, 2), (5, 2, 8, 4), (1, 1, 4, 4)],
+)
+def test_parts_of_an_evaluation_join_to_the_batches_of_one(
+    monkeypatch, images, repeats, batch_size, processes
+):
+    config = make_config(eval_batch_size=batch_size, eval_repeats=repeats)
+
+    def evaluate():
+        return list(pipeline.evaluation_batches(config, Positions(images)))
+
+    whole = evaluate()
+    shares = of_each_process(monkeypatch, processes, evaluate)
+    for (batch, count), *parts in zip(whole, *shares, strict=True):
+        assert {len(part["sharp"]) for part, _ in parts} == {batch_size // processes}
+        assert [own for _, own in parts] == [count] * processes  # of the whole batch
+        assert_same_batches([joined([part for part, _ in parts])], [batch])
 
 
 def test_repeats_take_sigma_from_successive_parts():

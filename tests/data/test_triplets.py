@@ -130,12 +130,10 @@ def make_config(**values):
     return config
 
 
-def take(source, count, config=None, state=None):
-    batches = pipeline.training_batches(config or make_config(), source)
+def take(source, count, first_step=0):
+    batches = pipeline.training_batches(make_config(), source, first_step)
     try:
-        if state is not None:
-            batches.set_state(state)
-        return [next(batches) for _ in range(count)], batches.get_state()
+        return [next(batches) for _ in range(count)]
     finally:
         batches.close()
 
@@ -145,27 +143,36 @@ def numbers(batches):
     return [int(patch[0, 0, 0]) for batch in batches for patch in batch["sharp"]]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_two_epochs_visit_every_frame_exactly_once_each(monkeypatch, processes):
-    source = make_source(5, 1, 6)
+def test_two_epochs_visit_every_frame_exactly_once_each():
     every = [*range(5), 20, *range(40, 46)]
-    monkeypatch.setattr(jax, "process_count", lambda: processes)
-    shares = []
-    for process in range(processes):
-        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        shares.append(numbers(take(source, 6)[0]))
-    order = [number for step in zip(*shares, strict=True) for number in step]
+    batches = take(make_source(5, 1, 6), 6)
+    order = numbers(batches)
     assert sorted(order[:12]) == sorted(order[12:]) == every
     assert order[:12] != order[12:]
+    assert [every[index] for batch in batches for index in batch["index"]] == order
+
+
+@pytest.mark.parametrize("first_step", [0, 2])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_batches_of_one(monkeypatch, processes, first_step):
+    source = make_source(5, 1, 6)
+    whole = take(source, 4)[first_step:]
+    shares = []
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    for process in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        shares.append(take(source, 4 - first_step, first_step))
+    for expected, *parts in zip(whole, *shares, strict=True):
+        assert [len(part["sharp"]) for part in parts] == [4 // processes] * processes
+        for name, values in expected.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
 
 
 def test_a_resumed_run_continues_with_the_very_next_sample():
     source = make_source(5, 4)
-    whole, _ = take(source, 7)
-    _, state = take(source, 3)
-    rest, _ = take(source, 4, state=state)
-    for expected, batch in zip(whole[3:], rest, strict=True):
-        assert expected.keys() == batch.keys() == {"blurred", "sharp", "brightness"}
+    whole = take(source, 7)
+    for expected, batch in zip(whole[3:], take(source, 4, first_step=3), strict=True):
+        assert expected.keys() == batch.keys() == {"blurred", "sharp", "brightness", "index"}
         for name, values in expected.items():
             np.testing.assert_array_equal(batch[name], values)
 
@@ -187,11 +194,17 @@ def test_evaluation_takes_one_crop_of_each_frame_always_the_same():
     np.testing.assert_array_equal(again["blurred"], first["blurred"])
 
 
-def test_evaluation_of_whole_frames_takes_one_at_a_time():
-    config = make_config(eval_patch_size=0)
-    batches = list(pipeline.evaluation_batches(config, make_source(1, 2)))
-    assert [batch["blurred"].shape for batch, _ in batches] == [(1, *SIZE, 9)] * 3
-    assert [count for _, count in batches] == [1, 1, 1]
+def test_a_whole_frame_is_a_batch_of_one():
+    source = make_source(1, 2)
+    for i, number in enumerate([0, 20, 21]):
+        batch = pipeline.evaluation_frame(source, i)
+        assert batch["blurred"].shape == (1, *SIZE, 9)
+        previous, current, following, sharp = frames({name: x[0] for name, x in batch.items()})
+        for frame in (previous, current, following):
+            np.testing.assert_array_equal(frame[..., 1:], sharp[..., 1:])
+        assert numbers([batch]) == [number]
+        assert (current[..., 0] == 100 + number).all()
+        assert tuple(sharp[-1, -1, 1:]) == (SIZE[0] - 1, SIZE[1] - 1)
 
 
 def test_a_patch_larger_than_the_frames_is_refused(tmp_path):
