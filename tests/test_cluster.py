@@ -30,6 +30,12 @@ SRUN = SBATCH | {
     "PMI_RANK": "2",
     "PMI_SIZE": "4",
 }
+ONE_TASK = SRUN | {  # srun --pty bash
+    "SLURM_PROCID": "0",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "PMI_RANK": "0",
+    "PMI_SIZE": "1",
+}
 OPEN_MPI_5 = {
     "OMPI_COMM_WORLD_RANK": "1",
     "OMPI_COMM_WORLD_SIZE": "3",
@@ -121,8 +127,8 @@ def test_an_address_without_both_numbers_is_refused(numbers):
 @pytest.mark.parametrize(
     "environ",
     [
-        SRUN | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"},
-        SRUN | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},  # one task of a larger job
+        ONE_TASK | {"SLURM_NTASKS": "1"},
+        ONE_TASK,  # of a larger job
         OPEN_MPI_5 | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"},
         MPICH | {"PMI_RANK": "0", "PMI_SIZE": "1"},
         JAX | {"JAX_PROCESS_ID": "0", "JAX_NUM_PROCESSES": "1"},
@@ -136,10 +142,14 @@ def test_a_single_task_is_alone(environ, address):
     assert cluster.remark(environ | address) is None
 
 
-@pytest.mark.xfail(strict=True, reason="the task of the interactive shell decides")
 def test_numbers_set_by_hand_come_before_a_launcher_of_one_task():
-    shell = SRUN | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}  # srun --pty bash
-    assert cluster.detect(shell | JAX | ADDRESS) == Launch("the environment", 3, 8, "node1:1234")
+    assert cluster.detect(ONE_TASK | JAX | ADDRESS) == Launch("the environment", 3, 8, "node1:1234")
+
+
+def test_ranks_that_mpirun_starts_through_a_task_of_slurm_are_those_of_mpirun():
+    ranks = ONE_TASK | MPICH | ADDRESS
+    assert cluster.detect(ranks) == cluster.detect(MPICH | ADDRESS)
+    assert cluster.share(ranks) == cluster.share(MPICH)
 
 
 def test_several_tasks_without_srun_are_remarked_on():

@@ -150,6 +150,7 @@ def test_training_gets_pairs_of_the_same_place():
     assert {name: x.shape for name, x in batch.items()} == {
         "sharp": (4, 64, 64, 3),
         "blurred": (4, 64, 64, 3),
+        "index": (4,),
     }
     blurred, sharp = make_pair(batch, 3.0)
     np.testing.assert_array_equal(np.rint(blurred * 255), batch["blurred"])
