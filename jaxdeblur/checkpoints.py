@@ -209,11 +209,18 @@ def read_state(workdir: Path, step: int, state: TrainState) -> TrainState:
     checkpointer = ocp.Checkpointer(handler, multiprocessing_options=_alone())
     try:
         with checkpointer, _abandoned_reads_silent():
-            return checkpointer.restore(folder, args=ocp.args.StandardRestore(target))
+            found = checkpointer.restore(folder, args=ocp.args.StandardRestore(target))
+        jax.tree.map(_check_shape, found, target)  # Orbax takes any shape
     except _STORAGE_ERRORS as error:
         raise InputError(
             f"{str(folder)!r} is damaged or of another network ({_first_line(error)})"
         ) from error
+    return found
+
+
+def _check_shape(found: np.ndarray, expected: np.ndarray) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(f"an array of {found.shape} instead of {expected.shape}")
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

@@ -16,7 +16,7 @@ from jaxdeblur.train_step import create_state, train_step
 
 @pytest.fixture
 def step_and_state():
-    module = AtrousNet(num_channels=8, num_blocks=1)
+    module = AtrousNet(num_channels=4, num_blocks=1)
     optimizer = optax.sgd(0.1)
     options = {"module": module, "optimizer": optimizer}
     init = functools.partial(create_state, **options, patch_size=16, channels=3, ema=True)
@@ -34,8 +34,12 @@ def batch():
 def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batch):
     module, step, state = step_and_state
     blurred, sharp = jax.jit(make_pair, static_argnums=1)(batch, 1.0)
-    loss = jax.jit(lambda p: jnp.abs(module.apply({"params": p}, blurred) - sharp).mean())
-    grads = jax.jit(jax.grad(loss))(state.params)
+
+    def loss(params):
+        restored = module.apply({"params": params}, blurred)
+        return jnp.abs(restored - sharp).mean(), restored
+
+    (value, restored), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params)
     after, measured = step(state, batch)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
     # The first step averages with (1 + 0) / (10 + 0).
@@ -45,14 +49,14 @@ def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batc
             np.testing.assert_allclose(x, y, atol=1e-6)
     norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(measured["grad_norm"], norm, rtol=1e-5)
-    restored = np.clip(jax.jit(module.apply)({"params": state.params}, blurred), 0, 1)
-    psnr = peak_signal_noise_ratio(np.asarray(sharp), restored, data_range=1)
+    np.testing.assert_allclose(measured["loss"], value, rtol=1e-5)
+    psnr = peak_signal_noise_ratio(np.asarray(sharp), np.clip(restored, 0, 1), data_range=1)
     np.testing.assert_allclose(measured["psnr"], psnr, rtol=1e-5)
     assert int(after.step) == 1
 
 
 def test_batch_statistics_are_carried_along(batch):
-    module = AtrousNet(num_channels=8, num_blocks=1, batch_norm=True)
+    module = AtrousNet(num_channels=4, num_blocks=1, batch_norm=True)
     optimizer = optax.sgd(0.1)
     options = {"module": module, "optimizer": optimizer}
     init = functools.partial(create_state, **options, patch_size=16, channels=3, ema=False)
