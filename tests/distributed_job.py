@@ -67,6 +67,9 @@ def main(out: Path) -> None:
         for i, x in enumerate(jax.tree.leaves((state.params, state.ema_params))):
             result[f"{name}{i:03d}"] = np.asarray(x)
 
+    if (out / "resumed").exists():  # another number of processes began it
+        training.train_and_evaluate(training_config(), out / "resumed")
+
     module, _, init = training._parts(frames_config(out.parent / "clips", 0), 1)
     variables = {"params": jax.jit(init)(jax.random.key(0)).params}
     variables = distributed.to_devices(variables, distributed.shardings()[0])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,6 +48,9 @@ def results(tmp_path_factory):
     for name in ("one", "devices", "processes"):
         (folder / name).mkdir()
     finish(start(folder / "one"))
+    for name in ("devices", "processes"):  # they go on where the one device saved step 3
+        shutil.copytree(folder / "one" / "run_whole", folder / name / "resumed")
+        shutil.rmtree(folder / name / "resumed" / "checkpoints" / "6")
     flags = "--xla_force_host_platform_device_count=2"
     finish(start(folder / "devices", XLA_FLAGS=flags))
     with socket.socket() as probe:
@@ -86,17 +90,19 @@ def test_a_divided_state_lies_in_parts_on_the_devices(results):
     ]
 
 
-def log(folder, name):
-    lines = (folder / name / "run_whole" / "metrics.jsonl").read_text().splitlines()
+def log(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def test_the_log_has_the_same_samples_and_nearly_the_same_numbers(results):
-    folder, _, _ = results
-    expected = log(folder, "one")
+@pytest.mark.parametrize("run", ["run_whole", "resumed"])
+def test_the_log_has_the_same_samples_and_nearly_the_same_numbers(results, run):
+    folder, _, texts = results
+    assert "going on after step 3" in texts[0]
+    expected = log(folder / "one" / "run_whole")
     assert len({line["samples"] for line in expected if "loss" in line}) == 6
     for name in ("devices", "processes"):
-        found = log(folder, name)
+        found = log(folder / name / run)
         assert [x.get("samples") for x in found] == [x.get("samples") for x in expected]
         for line, reference in zip(found, expected, strict=True):
             for key in reference.keys() - {"samples", "images_per_second", "loader_wait"}:
