@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdeblur.errors import InputError, TrainingError
+from jaxdeblur.errors import InputError, Preempted, TrainingError
 
 if TYPE_CHECKING:
     from jaxdeblur.training import TrainState
@@ -57,7 +57,7 @@ class Checkpoints:
         try:
             self.wait()
         except TrainingError:
-            if kind is None:  # else what went wrong before says more
+            if kind in (None, Preempted):  # else what went wrong before says more
                 raise
         finally:
             self._checkpointer.close()

@@ -114,6 +114,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     shapes = jax.eval_shape(init, key)
     layout = distributed.state_shardings(shapes, divided=config.shard_state)
     train = jit_step(config, module, optimizer, layout)
+    place = functools.partial(pipeline.to_devices, sharding=distributed.shardings()[1])
     evaluator = Evaluator(config, val_source, module, pipeline.input_channels(config))
 
     def is_evaluated(step: int) -> bool:
@@ -150,7 +151,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         window = _Window(config.batch_size)
         for step in range(first + 1, num_steps + 1):
             with window.waiting():
-                batch = pipeline.to_devices(next(batches), distributed.shardings()[1])
+                batch = place(next(batches))
             state, measured = train(state, batch)
             window.add(step, measured)
             run.step(step)
