@@ -6,13 +6,14 @@ of the devices it was made on, and no process waits for another's disk.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -78,8 +79,9 @@ class Checkpoints:
         self._saving, self._psnr = step, psnr
         try:
             self._check_room(state)
+            contents = {"state": state, "checksum": _checksum(state)}
             self._checkpointer.save(
-                _path(self._workdir, step), args=ocp.args.StandardSave(state), force=True
+                _path(self._workdir, step), args=ocp.args.StandardSave(contents), force=True
             )
         except _STORAGE_ERRORS as error:
             raise self._unsaved(error) from error
@@ -94,9 +96,12 @@ class Checkpoints:
             return
         try:
             self._checkpointer.wait_until_finished()
+            self._remove_old()
         except _STORAGE_ERRORS as error:
             raise self._unsaved(error) from error
         self._saving = None
+
+    def _remove_old(self) -> None:
         found = steps(self._workdir)
         for step in set(found) - {*found[-2:], _best_of(found, self._psnr)}:
             path = _path(self._workdir, step)
@@ -204,18 +209,30 @@ def read_state(workdir: Path, step: int, state: TrainState) -> TrainState:
     folder = _path(workdir, step)
     if not folder.is_dir():
         raise InputError(f"{str(folder)!r} is no complete checkpoint")
-    target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)
+    expected = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)
+    target = {"state": expected, "checksum": np.zeros((), np.uint32)}
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
     checkpointer = ocp.Checkpointer(handler, multiprocessing_options=_alone())
+    _hide_abandoned_reads()
     try:
-        with checkpointer, _abandoned_reads_silent():
+        with checkpointer:
             found = checkpointer.restore(folder, args=ocp.args.StandardRestore(target))
-        jax.tree.map(_check_shape, found, target)  # Orbax takes any shape
+        jax.tree.map(_check_shape, found["state"], expected)  # Orbax takes any shape
+        if _checksum(found["state"]) != found["checksum"]:
+            raise ValueError("what was read is not what was written")
     except _STORAGE_ERRORS as error:
         raise InputError(
             f"{str(folder)!r} is damaged or of another network ({_first_line(error)})"
         ) from error
-    return found
+    return found["state"]
+
+
+def _checksum(state: TrainState) -> np.ndarray:
+    """Orbax notices files that are missing or cut off, but not a byte that has changed."""
+    value = 0
+    for x in jax.tree.leaves(state):
+        value = zlib.crc32(np.asarray(x).tobytes(), value)
+    return np.array(value, np.uint32)
 
 
 def _check_shape(found: np.ndarray, expected: np.ndarray) -> None:
@@ -231,9 +248,13 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-@contextlib.contextmanager
-def _abandoned_reads_silent() -> Iterator[None]:
-    """Drops the tracebacks of the reads that Orbax no longer waits for once one has failed."""
+@functools.cache
+def _hide_abandoned_reads() -> None:
+    """Drops the tracebacks of the other reads, which Orbax abandons once one has failed.
+
+    For good, as they may come at any time after.
+    """
+    logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.msg)
     hook = sys.unraisablehook
 
     def filtered(unraisable: sys.UnraisableHookArgs) -> None:
@@ -241,10 +262,6 @@ def _abandoned_reads_silent() -> Iterator[None]:
             hook(unraisable)
 
     sys.unraisablehook = filtered
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
 
 
 def _first_line(error: Exception) -> str:

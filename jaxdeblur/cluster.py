@@ -104,11 +104,12 @@ def detect(environ: Mapping[str, str] = os.environ) -> Launch | None:
         return Launch(launcher, process_id, num_processes, address)
     if "," in environ.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_NUM_SLICES" in environ:
         return Launch("a TPU pod")
-    if address is not None:
-        raise InputError(
-            f"JAX_COORDINATOR_ADDRESS = {address!r}, but JAX_PROCESS_ID and JAX_NUM_PROCESSES are "
-            "not both set; set them, or --distributed=off"
-        )
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES"):
+        if environ.get(name, "1") != "1":
+            raise InputError(
+                f"{name} = {environ[name]!r}, but JAX_PROCESS_ID and JAX_NUM_PROCESSES are not "
+                "both set; set them, or --distributed=off"
+            )
     return None
 
 
@@ -175,6 +176,8 @@ def choose(
     }
     missing = [name for name, value in given.items() if value is None]
     if len(missing) < len(given):
+        if mode == "off":
+            raise InputError("--distributed=off is for a process alone; leave out the address")
         if missing:
             raise InputError(f"{missing[0]} is missing; give all of {', '.join(given)}, or none")
         assert num_processes is not None

@@ -65,6 +65,8 @@ class Run:
 
     def __exit__(self, *exception: object) -> None:
         try:
+            if self._mirror is not None:
+                self._mirror.wait()  # it uses the checkpoints
             self._open.__exit__(*exception)  # pyright: ignore[reportArgumentType]
             if self._mirror is not None:
                 self._mirror.push()

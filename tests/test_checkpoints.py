@@ -200,6 +200,16 @@ def test_checkpoints_of_another_network_are_left_where_they_are(workdir, change)
     assert contents(workdir) == before
 
 
+def test_one_byte_that_has_changed_is_noticed(workdir, caplog):
+    files = [path for path in (workdir / "checkpoints" / "3").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    assert_state(read_newest(workdir), 2)
+    assert "is damaged" in caplog.records[0].getMessage()
+
+
 @pytest.mark.parametrize("left", ["nothing", "an empty folder"])
 def test_a_half_deleted_checkpoint_falls_back_to_the_one_before(workdir, caplog, left):
     folder = workdir / "checkpoints" / "3"

@@ -232,7 +232,18 @@ def test_the_flags_come_before_the_environment(environment, mode):
     assert cluster.choose(mode, "here:99", 1, 0) == Launch("the flags", 0, 1, "here:99")
 
 
-@pytest.mark.parametrize("mode", ["auto", "on", "off"])
+def test_an_address_for_a_process_alone_is_refused():
+    with pytest.raises(InputError, match="--distributed=off is for a process alone"):
+        cluster.choose("off", "here:99", 2, 1)
+
+
+@pytest.mark.parametrize("name", ["JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS"])
+def test_half_of_what_says_where_the_others_are_is_refused(name):
+    with pytest.raises(InputError, match=f"{name} = '2', but JAX_PROCESS_ID"):
+        cluster.detect({name: "2"})
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
 @pytest.mark.parametrize(
     ("flags", "missing"),
     [
