@@ -151,8 +151,8 @@ def images_per_second(name: str) -> float:
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "train.py"), *flags]
-        command += [f"--config={ROOT}/configs/atrous_cifar_small.py", f"--workdir={folder}"]
+        command = [sys.executable, str(ROOT / "train.py")]
+        command += [f"--config={ROOT}/configs/atrous_cifar_small.py", *flags, f"--workdir={folder}"]
         commands = [command]
         if name.startswith("2"):
             address = f"--coordinator_address=127.0.0.1:{free_port()}"
