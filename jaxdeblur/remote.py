@@ -46,7 +46,8 @@ class Mirror:
         try:
             self._storage, self._root = fsspec.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise InputError(f"{url}: {error}; pip install 'jaxdeblur[cloud]'") from error
+            scheme = "gcs" if self.url.startswith("gs") else "s3"
+            raise InputError(f"{url}: {error}; pip install 'jaxdeblur[{scheme}]'") from error
         self.folder = Path(tempfile.mkdtemp(prefix="jaxdeblur-"))
         self._sent: dict[str, tuple[int, int]] = {}
         self._sender = concurrent.futures.ThreadPoolExecutor(1)

@@ -259,6 +259,8 @@ def test_arithmetic_in_another_type(tmp_path, deblurrer):
 @pytest.mark.parametrize("name", weights.shipped())
 def test_every_shipped_card_is_whole(name):
     loaded = weights.load(name)
-    for key in ("summary", "data", "protocol", "figures", "licence", "command", "limits"):
+    for key in ("summary", "data", "protocol", "figures", "licence", "command"):
         assert loaded.card[key], key
-    assert set(loaded.card["limits"]) == {"change", "overshoot", "colour_shift"}
+    # What is not for photographs has none.
+    assert set(loaded.card.get("limits", [])) in (set(), {"change", "overshoot", "colour_shift"})
+    assert "limits" in loaded.card or "CIFAR" in loaded.card["data"]

@@ -432,7 +432,7 @@ def test_a_workdir_in_object_storage(run, monkeypatch):
         raise PermissionError("no access")
 
     monkeypatch.setattr(type(storage), "find", refused)
-    for url, message in (("memory://doctor/run", "no access"), ("none://x", "jaxdeblur[cloud]")):
+    for url, message in (("memory://doctor/run", "no access"), ("none://x", "jaxdeblur[s3]")):
         status, sections, last = run("--workdir", url)
         assert message in dict(sections["workdir"])["failed"]
         assert (status, last) == (1, "broken, and needed to train: failed (workdir)")
