@@ -40,10 +40,10 @@ class Mirror:
     """
 
     def __init__(self, url: str):
-        import fsspec
-
         self.url = url.rstrip("/")
         try:
+            import fsspec
+
             self._storage, self._root = fsspec.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             scheme = "gcs" if self.url.startswith("gs") else "s3"
