@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jaxdeblur.errors import InputError, Preempted, TrainingError
 
 if TYPE_CHECKING:
-    from jaxdeblur.training import TrainState
+    from jaxdeblur.train_step import TrainState
 
 _log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 from jaxdeblur.errors import InputError, Preempted, TrainingError, exit_status, reported, tell
 
-# Where a launcher tells a process its number, how many there are and its number on this machine.
-# Slurm means srun: sbatch runs its script once.
+# Where a launcher tells a process its number and how many there are. Slurm means srun: sbatch runs
+# its script once.
 _LAUNCHERS = (
     ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("Slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),

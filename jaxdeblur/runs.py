@@ -65,8 +65,6 @@ class Run:
 
     def __exit__(self, *exception: object) -> None:
         try:
-            if self._mirror is not None:
-                self._mirror.wait()  # it uses the checkpoints
             self._open.__exit__(*exception)  # pyright: ignore[reportArgumentType]
             if self._mirror is not None:
                 self._mirror.push()
@@ -97,6 +95,8 @@ class Run:
         self._log = self._open.enter_context(reporting.RunLog(self._folder, self._first))
         progress = ProgressLine("training", num_steps, self._first)
         self._progress = self._open.enter_context(progress)
+        if self._mirror is not None:
+            self._open.callback(self._mirror.wait)  # before the checkpoints close, which it uses
         if self._first:
             self._progress.print(f"going on after step {self._first} of {self._name}")
 

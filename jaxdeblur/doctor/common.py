@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxdeblur.errors import InputError
 
 # Extras that bring a module; the others come with `train`.
-_EXTRAS = {"tensorflow_datasets": "cifar", "array_record": "cifar", "fsspec": "cloud"}
+_EXTRAS = {"tensorflow_datasets": "cifar", "array_record": "cifar"}
 
 
 class Line(NamedTuple):
