@@ -24,10 +24,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from plain_flax import forward_flops
 
 from jaxdeblur import distributed, training
 from jaxdeblur.models import convolutions, create_model
+from jaxdeblur.models.cost import multiply_adds
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where configurations find one another
@@ -73,7 +73,8 @@ def step_operations(name: str, images: int) -> tuple[float, int]:
     shape = (images, config.patch_size, config.patch_size, 3)  # a video's 9 change little
     variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
-    return 3 * forward_flops(module, shape), parameters  # gradients take twice the forward pass
+    # A multiplication and an addition each; gradients take twice the forward pass.
+    return 3 * 2 * multiply_adds(module, shape), parameters
 
 
 def use_compilers_convolutions() -> None:

@@ -57,7 +57,7 @@ def variants(photo: np.ndarray, index: int) -> list[np.ndarray]:
     inside = slice(degrade.MARGIN, -degrade.MARGIN)
     batch = np.stack([photo] * len(SIGMAS))
     blurred = np.asarray(blur.gaussian_blur(batch, np.array(SIGMAS, np.float32)))
-    camera = degrade.degrade(photo, np.random.default_rng(index))
+    camera, _ = degrade.degrade(photo, np.random.default_rng(index))
     return [*blurred[:, inside, inside], camera]
 
 

@@ -169,25 +169,3 @@ class PlainUpDown(nn.Module):
         )
         down = nn.Conv(self.features, (5, 5), strides=2, dtype=self.dtype, name="down")
         return x + leaky_relu(down(leaky_relu(up(x))))
-
-
-def forward_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Sums `2 * K * K * in * out * pixels` over a network's convolutions, done directly.
-
-    The pixels are those of the output, of a transposed convolution those of the input.
-    """
-    total = 0
-
-    def count(layer, arguments, options, context):
-        nonlocal total
-        (x,) = arguments
-        y = layer(*arguments, **options)
-        if isinstance(context.module, nn.Conv | nn.ConvTranspose):
-            # Whichever side is the smaller one: only transposed convolutions enlarge.
-            pixels = min(x.size // x.shape[-1], y.size // y.shape[-1])
-            total += 2 * context.module.variables["params"]["kernel"].size * pixels
-        return y
-
-    with nn.intercept_methods(count):
-        jax.eval_shape(plain_version(network).init, jax.random.key(0), jnp.zeros(shape))
-    return total

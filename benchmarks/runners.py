@@ -109,9 +109,9 @@ def write_inputs(case: Case, path: Path) -> None:
     _choose_device("cpu", "float32")
     import jax
     from flax.traverse_util import flatten_dict
-    from plain_flax import forward_flops
 
     from jaxdeblur.models import create_model
+    from jaxdeblur.models.cost import multiply_adds
 
     network = create_model(case.network)
     shape = (case.batch, case.height, case.width, 3)
@@ -121,7 +121,7 @@ def write_inputs(case: Case, path: Path) -> None:
     variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
     params = flatten_dict(jax.device_get(variables["params"]), sep=".")
     # Each convolution has two gradients, as large as itself.
-    flops = forward_flops(network, shape) * (3 if case.work == "training" else 1)
+    flops = 2 * multiply_adds(network, shape) * (3 if case.work == "training" else 1)
     np.savez(path, blurred=blurred, sharp=sharp, flops=flops, **params)
 
 

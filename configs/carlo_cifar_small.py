@@ -16,4 +16,6 @@ from configs import carlo_cifar, small_recipe
 def get_config() -> ConfigDict:
     config = small_recipe.apply(carlo_cifar.get_config())
     config.model_kwargs.num_filters = 32
+    config.loss = "psnr"
+    config.grad_clip_norm = 20.0
     return config

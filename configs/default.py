@@ -41,6 +41,11 @@ def get_config() -> ConfigDict:
     config.blur_variant = "blur"  # the frames to restore, such as blur_jpeg or blur_gamma
     config.brightness = 0.0  # largest change of brightness, of values in [0, 1]
     config.frame_shift = 0  # pixels; most that the neighbours are moved in opposite directions
+    # A share of the training samples may be photographs instead, past which a camera moves
+    # (data/motion.py). photo_dir: their folder; "": clips alone.
+    config.photo_dir = ""
+    config.photo_share = 0.5
+    config.camera_response = ""  # .npy file, as REDS publishes its inverse response; "": sRGB
 
     # Optimisation: Adam.
     config.batch_size = 32  # over all devices
@@ -48,7 +53,7 @@ def get_config() -> ConfigDict:
     config.shard_state = False  # divide parameters and optimizer among devices, for large networks
     config.num_epochs = 30  # passes over the training split ...
     config.num_steps = 0  # ... unless the length is given in steps
-    config.loss = "l1"  # l1 | mse | charbonnier
+    config.loss = "l1"  # l1 | mse | charbonnier | psnr
     config.learning_rate = 1e-4
     config.schedule = "constant"  # constant | cosine (to 0), after the warm-up
     config.warmup_steps = 0  # steps of linear warm-up from 0

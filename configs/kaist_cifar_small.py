@@ -18,4 +18,8 @@ def get_config() -> ConfigDict:
     config.model_kwargs.num_blocks = 2
     config.model_kwargs.num_inner_blocks = 1
     config.model_kwargs.num_channels = 16
+    with config.unlocked():
+        config.model_kwargs.zero_init = True
+    config.loss = "psnr"
+    config.grad_clip_norm = 20.0
     return config

@@ -24,5 +24,7 @@ def get_config() -> ConfigDict:
     config.model_kwargs.num_blocks = 2
     config.model_kwargs.num_inner_blocks = 1
     config.model_kwargs.num_channels = 16
-    config.learning_rate = 5e-4
+    with config.unlocked():
+        config.model_kwargs.zero_init = True
+    config.learning_rate = 8e-4
     return config

@@ -35,7 +35,9 @@ def apply_small(config: ConfigDict) -> ConfigDict:
     config.patch_size = 128
     config.eval_patch_size = 128
     config.batch_size = 4
-    config.num_steps = 2000
+    config.loss = "psnr"
+    config.grad_clip_norm = 20.0
+    config.num_steps = 3000
     config.eval_every_steps = 500
     config.checkpoint_every_steps = 250
     return config

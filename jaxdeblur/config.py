@@ -47,6 +47,7 @@ _AT_LEAST = {
     "num_epochs": 0,
     "num_steps": 0,
     "patch_size": 1,
+    "photo_share": 0,
     "seed": 0,
     "warmup_steps": 0,
 }
@@ -63,6 +64,7 @@ _FREE_KEYS = (
     "eval_patch_size",
     "eval_repeats",
     "log_every_steps",
+    "photo_dir",
     "shard_state",
 )
 
@@ -87,6 +89,8 @@ def check(config: ConfigDict) -> None:
     for key in ("adam_b2", "ema_decay"):
         if values[key] >= 1:
             raise InputError(f"config.{key} = {values[key]} must be below 1, such as 0.999")
+    if config.photo_share > 1:
+        raise InputError(f"config.photo_share = {config.photo_share} must be at most 1, a share")
     if not config.num_steps and not config.num_epochs:
         raise InputError("config.num_steps and config.num_epochs are both 0; set one of them")
     devices, parts = jax.device_count(), config.grad_accum_steps

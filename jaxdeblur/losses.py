@@ -1,4 +1,4 @@
-"""Training losses: the mean over all pixels and channels of a batch, float32."""
+"""Training losses of batches `[B, H, W, 3]`, float32 scalars."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import jax.numpy as jnp
 
 
 def l1(restored: jax.Array, sharp: jax.Array) -> jax.Array:
-    """Mean absolute difference."""
+    """Mean absolute difference over all pixels and channels."""
     return jnp.abs(restored - sharp).mean()
 
 
 def mse(restored: jax.Array, sharp: jax.Array) -> jax.Array:
-    """Mean squared difference."""
+    """Mean squared difference over all pixels and channels."""
     return jnp.square(restored - sharp).mean()
 
 
 def charbonnier(restored: jax.Array, sharp: jax.Array) -> jax.Array:
-    """Mean of `sqrt(difference**2 + 0.001**2)`, an L1 that is smooth at zero.
+    """Mean of `sqrt(difference**2 + 0.001**2)` over all, an L1 that is smooth at zero.
 
     References:
       Lai et al., "Deep Laplacian Pyramid Networks for Fast and Accurate Super-Resolution",
@@ -28,8 +28,24 @@ def charbonnier(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.square(restored - sharp) + 1e-3**2).mean()
 
 
+def psnr(restored: jax.Array, sharp: jax.Array) -> jax.Array:
+    """Mean over images of the decibels by which their MSE exceeds 1e-4, `10 log10(1 + MSE / 1e-4)`.
+
+    What PSNR reports: an image half as wrong counts the same, whether it was hard or easy. L1 and
+    MSE hear the hard images alone, and let a network harm those that need little. Below 40 dB; what
+    is better already counts less and less.
+
+    References:
+      Chen et al., "HINet: Half Instance Normalization Network for Image Restoration", CVPRW 2021,
+      whose loss has no floor.
+    """
+    errors = jnp.square(restored - sharp).mean((1, 2, 3))
+    return 10 * jnp.log10(1 + errors / 1e-4).mean()
+
+
 LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "l1": l1,
     "mse": mse,
     "charbonnier": charbonnier,
+    "psnr": psnr,
 }

@@ -30,7 +30,22 @@ def test_loss_is_the_mean_over_pixels_and_channels(name, expected):
 
 
 def test_there_are_these_losses():
-    assert set(LOSSES) == {"l1", "mse", "charbonnier"}
+    assert set(LOSSES) == {"l1", "mse", "charbonnier", "psnr"}
+
+
+def test_psnr_is_the_mean_over_images_of_the_decibels_above_the_floor():
+    errors = np.array([(0.0625 + 0.25) / 3, (0.5625 + 0.25) / 3])
+    expected = np.mean(10 * np.log10(1 + errors / 1e-4))
+    np.testing.assert_allclose(LOSSES["psnr"](RESTORED, SHARP), expected, rtol=1e-6)
+    # Far above the floor of 40 dB, a tenth of the error is 10 dB less, of every image alike.
+    less = LOSSES["psnr"](SHARP + (RESTORED - SHARP) * 0.1**0.5, SHARP)
+    np.testing.assert_allclose(expected - less, 10, atol=0.2)
+
+
+def test_psnr_of_equal_images_is_zero_with_no_gradient():
+    loss, gradient = jax.value_and_grad(LOSSES["psnr"])(SHARP, SHARP)
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, jnp.zeros_like(SHARP))
 
 
 def test_charbonnier_of_equal_images_is_its_epsilon_with_no_gradient():

@@ -3,39 +3,66 @@
 from __future__ import annotations
 
 import argparse
+import typing
+
+if typing.TYPE_CHECKING:
+    from flax import linen as nn
+
+_SIZES = ((256, 256), (720, 1280))  # height and width in pixels, whose cost is told
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("models", help="list the networks and the shipped weights")
-    parser.add_argument("--verbose", action="store_true", help="the weights' cards in full")
+    parser.add_argument("--verbose", action="store_true", help="cards, cost and fields in full")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from jaxdeblur.weights import shipped
-
-    cards = shipped()
-    print("trained weights (jaxdeblur.load, jaxdeblur deblur --model):")
-    for name, card in cards.items():
-        print(f"  {name:18} {card['summary']}")
-        for key, value in card.items() if arguments.verbose else ():
-            print(f"    {key}: {value}")
-    print("\nnetworks (jaxdeblur.create_model):")
-    _print_networks()
-
-
-def _print_networks() -> None:
-    import jax
-    import jax.numpy as jnp
-
     from jaxdeblur.models import PRESETS, describe_model
+    from jaxdeblur.weights import load, shipped
 
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    print(f"  {'name':18} {'parameters':>12}  {'image size':14} {'field of view':13}  fields")
+    print("trained weights (jaxdeblur.load, jaxdeblur deblur --model):")
+    for name, card in shipped().items():
+        print(f"  {name:18} {card['summary']}")
+        if arguments.verbose:
+            trained = load(name)
+            _print_facts(facts(trained.module, trained.card["channels"]))
+            _print_facts({key: value for key, value in card.items() if key != "summary"})
+    print("\nnetworks (jaxdeblur.create_model):")
     for name, module in PRESETS.items():
-        params = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
-        count = sum(x.size for x in jax.tree.leaves(params))
-        size = f"{module.size_multiple}k, from {module.minimum_size}"
-        side = sum(module.reach) + 1
-        fields = ", ".join(f"{k}={v}" for k, v in describe_model(module)[1].items())
-        print(f"  {name:18} {count:12,}  {size:14} {f'{side}x{side}':13}  {fields}")
+        known = facts(module, channels=3)
+        print(f"  {name:18} {known['parameters']} parameters, sees {known['field of view']}")
+        if arguments.verbose:
+            fields = describe_model(module)[1]
+            _print_facts(known | {"fields": ", ".join(f"{k}={v}" for k, v in fields.items())})
+
+
+def facts(module: nn.Module, channels: int) -> dict[str, str]:
+    """What a network costs, how far it sees and which sizes it takes, in words."""
+    from jaxdeblur.models.cost import multiply_adds, num_parameters
+
+    side = sum(module.reach) + 1
+    multiple, minimum = module.size_multiple, module.minimum_size
+    grid = f"multiples of {multiple}" if multiple > 1 else "any size"
+    costs = {
+        f"multiply-adds at {width}x{height}": (
+            f"{multiply_adds(module, (1, height, width, channels)) / 1e9:,.1f} G"
+        )
+        for height, width in _SIZES
+    }
+    return {
+        "parameters": f"{num_parameters(module, channels):,}",
+        **costs,
+        "field of view": f"{side}x{side} pixels",
+        "size grid": f"{grid}, from {minimum}; jaxdeblur.load pads other ones",
+    }
+
+
+def _print_facts(named: dict, indent: str = "    ") -> None:
+    for key, value in named.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            _print_facts(value, indent + "  ")
+            continue
+        for line in value if isinstance(value, list) else [value]:
+            print(f"{indent}{key}: {line}")

@@ -17,46 +17,66 @@ from scipy import signal
 
 from jaxdeblur.pictures import to_uint8
 
-MARGIN = 14  # pixels, the radius of the largest kernel
+MARGIN = 20  # pixels, the radius of the largest kernel
 
 _BLURS = ("none", "gaussian", "motion", "defocus")
-_BLUR_SHARES = (0.32, 0.38, 0.18, 0.12)
-_CLEAN_SHARE = 0.6  # of the photographs: neither noise nor JPEG
+_BLUR_SHARES = (0.15, 0.45, 0.3, 0.1)
+_ENCODED_SHARE = 0.6  # of the blurs: made of the encoded values, not of the light
+_CLEAN_SHARE = 0.7  # of the photographs: neither noise nor JPEG
 
 _GAUSSIAN_SIGMAS = (0.3, 3.2)  # pixels
 _DEFOCUS_RADII = (0.7, 4.5)  # pixels
-_MOTION_LENGTHS = (2.0, 22.0)  # pixels along the path
+_MOTION_LENGTHS = (1.5, 36.0)  # pixels along the path, as many below 7 as above
 _MOTION_POINTS = 80
-_TURNS = (0.005, 0.25)  # radians between two points of the path
+_TURNS = (0.002, 0.2)  # radians between two points of the path
+_LARGEST = 2.0  # times that a moved photograph is enlarged
 _READ_NOISE = 0.01  # standard deviation at most, of 1, in linear light
 _SHOT_NOISE = 0.02  # the same for a white pixel
 _JPEG_QUALITIES = (60, 97)
 
 
-def degrade(sharp: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def degrade(photo: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Spoils one photograph at random.
 
     Args:
-      sharp: uint8 `[H + 2 * MARGIN, W + 2 * MARGIN, 3]`.
+      photo: uint8 `[H + 2 * MARGIN, W + 2 * MARGIN, 3]`.
       rng: decides on everything.
 
     Returns:
-      uint8 `[H, W, 3]`, the photograph without the margin.
+      The blurred and the sharp photograph without the margin, uint8 `[H, W, 3]`.
     """
     kind = rng.choice(_BLURS, p=_BLUR_SHARES)
-    # Half of the Gaussians act on the encoded values, as software blurs and shrinks.
-    encoded = kind == "gaussian" and rng.random() < 0.5
+    if kind == "motion":
+        photo = enlarge(photo, rng.uniform(1, _LARGEST))
+    return blur_and_spoil(photo, kind, rng), photo[MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def blur_and_spoil(sharp: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """What a camera makes of a photograph with one kind of blur; sizes as in `degrade`."""
+    # As software blurs and shrinks, and as frames of a video are averaged.
+    encoded = rng.random() < _ENCODED_SHARE
     clean = rng.random() < _CLEAN_SHARE
     if kind == "none" and clean:
         return sharp[MARGIN:-MARGIN, MARGIN:-MARGIN]
     light = sharp / np.float32(255) if encoded else to_linear(sharp)
     light = blur(light, random_kernel(kind, rng))
-    if encoded:
-        light = to_linear(to_uint8(light))
-    if not clean:
-        light = add_noise(light, rng)
-    image = to_uint8(to_encoded(light))
-    return image if clean else compress(image, int(rng.integers(*_JPEG_QUALITIES)))
+    image = to_uint8(light if encoded else to_encoded(light))
+    if clean:
+        return image
+    noisy = add_noise(to_linear(image), rng)
+    return compress(to_uint8(to_encoded(noisy)), int(rng.integers(*_JPEG_QUALITIES)))
+
+
+def enlarge(photo: np.ndarray, factor: float) -> np.ndarray:
+    """The middle of a photograph, as large as the whole of it.
+
+    Frames of a video, and the pixels of a large photograph, are less sharp than those of a small
+    one; where blur is told by its direction, a network may know.
+    """
+    height, width = photo.shape[:2]
+    rows, columns = height * (1 - 1 / factor) / 2, width * (1 - 1 / factor) / 2
+    box = (columns, rows, width - columns, height - rows)
+    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC, box))
 
 
 def random_kernel(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -70,7 +90,8 @@ def random_kernel(kind: str, rng: np.random.Generator) -> np.ndarray:
             return defocus_kernel(rng.uniform(*_DEFOCUS_RADII))
         case "motion":
             turn = np.exp(rng.uniform(*np.log(_TURNS)))
-            return motion_kernel(rng.uniform(*_MOTION_LENGTHS), turn, rng)
+            length = np.exp(rng.uniform(*np.log(_MOTION_LENGTHS)))
+            return motion_kernel(length, turn, rng)
     return defocus_kernel(0)
 
 
@@ -91,21 +112,43 @@ def defocus_kernel(radius: float, finer: int = 5) -> np.ndarray:
 
 
 def motion_kernel(length: float, turn: float, rng: np.random.Generator) -> np.ndarray:
-    """The path of a point while the shutter is open.
+    """The path of a point while the shutter is open; see `random_path` for the arguments."""
+    path = random_path(length, turn, _MOTION_POINTS, rng)
+    # The middle of its mass on the central pixel: blur shall not move the picture.
+    return path_kernel(path - path.mean(0), MARGIN)
+
+
+def random_path(
+    length: float, turn: float, num_points: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws the path of a camera in a hand: it turns and changes its speed a little at every point.
 
     Args:
       length: of the path, in pixels.
       turn: standard deviation of the turn between two of its points, in radians.
+      num_points: how many points, equally far apart in time.
       rng: draws the path.
+
+    Returns:
+      float `[num_points, 2]`, rows and columns.
     """
-    turns = rng.normal(0, turn, _MOTION_POINTS)
+    turns = rng.normal(0, turn, num_points)
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
-    speeds = np.exp(np.cumsum(rng.normal(0, 0.1, _MOTION_POINTS)))
+    speeds = np.exp(np.cumsum(rng.normal(0, 0.1, num_points)))
     steps = np.stack([np.sin(heading), np.cos(heading)], axis=1) * speeds[:, None]
-    path = np.cumsum(steps * length / speeds.sum(), axis=0)
-    # The middle of its mass on the central pixel: blur shall not move the picture.
-    path = np.clip(path - path.mean(0), -MARGIN + 0.001, MARGIN - 0.001) + MARGIN
-    kernel = np.zeros((2 * MARGIN + 1,) * 2, np.float32)
+    return np.cumsum(steps * length / speeds.sum(), axis=0)
+
+
+def path_kernel(path: np.ndarray, radius: int) -> np.ndarray:
+    """The kernel of a point that moves, float32 `[2 * radius + 1, 2 * radius + 1]`, of sum 1.
+
+    Args:
+      path: `[N, 2]`, its places at equal times, rows and columns in pixels from the centre; the
+        ones outside are moved to the border.
+      radius: of the kernel, in pixels.
+    """
+    path = np.clip(path, -radius + 0.001, radius - 0.001) + radius
+    kernel = np.zeros((2 * radius + 1,) * 2, np.float32)
     corner = np.floor(path).astype(int)
     share = path - corner
     for row in range(2):

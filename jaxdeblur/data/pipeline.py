@@ -21,7 +21,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxdeblur.data import cifar, clip_folders, clips, degrade, frame_store, photos, triplets
+from jaxdeblur.data import (
+    cifar,
+    clip_folders,
+    clips,
+    degrade,
+    frame_store,
+    motion,
+    photos,
+    triplets,
+)
 from jaxdeblur.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -68,12 +77,16 @@ def open_source(config: ConfigDict, split: str) -> Source:
             source = photos.skimage_photos(split)
         case _:
             source = open_clips(config.data_dir, split, config.blur_variant, CLIPS[config.dataset])
-    patch_size = config.patch_size if split == "train" else config.eval_patch_size
+    key = "patch_size" if split == "train" else "eval_patch_size"
+    check_fits(source, config[key], key)
+    return source
+
+
+def check_fits(source: Source, patch_size: int, key: str) -> None:
+    """Raises InputError, naming the configuration's `key`, if a patch is larger than an image."""
     height, width, name = source.smallest_size()
     if patch_size > min(height, width):
-        key = "patch_size" if split == "train" else "eval_patch_size"
         raise InputError(f"{key} = {patch_size} is larger than {name} ({height}x{width} pixels)")
-    return source
 
 
 def open_clips(data_dir: str, split: str, variant: str, title: str) -> clips.Clips:
@@ -147,8 +160,7 @@ class CameraBlur:
 
     def __call__(self, patch: np.ndarray, index: int, rng: np.random.Generator) -> Batch:
         del index
-        sharp = patch[self.margin : -self.margin, self.margin : -self.margin]
-        blurred = degrade.degrade(patch, rng)
+        blurred, sharp = degrade.degrade(patch, rng)
         return {"sharp": np.ascontiguousarray(sharp), "blurred": np.ascontiguousarray(blurred)}
 
 
@@ -157,7 +169,7 @@ class TrainingSample:
     """Cuts a random patch, flips and turns it, and blurs it or says how."""
 
     source: Images
-    blur: GaussianBlur | CameraBlur
+    blur: GaussianBlur | CameraBlur | motion.CameraMotion
     patch_size: int
     flip: bool
     rotate: bool
@@ -171,6 +183,20 @@ class TrainingSample:
         if self.rotate:
             patch = np.rot90(patch, int(rng.integers(4)))
         return self.blur(patch, index, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedSample:
+    """Takes a share of the samples from photographs, the others from clips."""
+
+    frames: triplets.TripletSample
+    photos: TrainingSample
+    photo_share: float
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+        if rng.random() < self.photo_share:
+            return self.photos(int(rng.integers(len(self.photos.source))), rng)
+        return self.frames(index, rng)
 
 
 def shuffled_epochs(num_images: int, seed: int) -> Callable[[int], int]:
@@ -227,16 +253,24 @@ def _training_sample(
     config: ConfigDict, source: Source
 ) -> Callable[[int, np.random.Generator], Batch]:
     if isinstance(source, clips.Clips):
-        return triplets.TripletSample(
-            source,
-            config.patch_size,
-            config.flip,
-            config.rotate,
-            config.brightness,
-            config.frame_shift,
-        )
+        return _clip_sample(config, source)
     blur = _training_blur(config, len(source))
     return TrainingSample(source, blur, config.patch_size, config.flip, config.rotate)
+
+
+def _clip_sample(
+    config: ConfigDict, source: clips.Clips
+) -> Callable[[int, np.random.Generator], Batch]:
+    size, changes = config.patch_size, (config.flip, config.rotate)
+    frames = triplets.TripletSample(source, size, *changes, config.brightness, config.frame_shift)
+    if not config.photo_dir:
+        return frames
+    path = config.camera_response
+    response = motion.read_response(path) if path else motion.srgb_response()
+    camera = motion.CameraMotion(response, config.brightness)
+    stills = photos.photo_folder(config.photo_dir, "train")
+    check_fits(stills, config.patch_size, "patch_size")
+    return MixedSample(frames, TrainingSample(stills, camera, size, *changes), config.photo_share)
 
 
 def _training_blur(config: ConfigDict, num_images: int) -> GaussianBlur | CameraBlur:

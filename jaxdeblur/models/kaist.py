@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Dtype
+from flax.typing import Dtype, Initializer
 
 from jaxdeblur.models.convolutions import adaptive_convolve
 from jaxdeblur.models.layers import (
@@ -24,20 +24,24 @@ class DownUp(nn.Module):
     """RDU: a convolution to half the size, a transposed one back, plus the input."""
 
     features: int
+    zero_init: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = leaky_relu(Conv(2 * self.features, 5, stride=2, dtype=self.dtype, name="down")(x))
-        return x + leaky_relu(
-            ConvTranspose(self.features, 4, stride=2, dtype=self.dtype, name="up")(y)
+        init = _last_init(self.zero_init)
+        up = ConvTranspose(
+            self.features, 4, stride=2, kernel_init=init, dtype=self.dtype, name="up"
         )
+        return x + leaky_relu(up(y))
 
 
 class UpDown(nn.Module):
     """RUD: a transposed convolution to twice the size, a convolution back, plus the input."""
 
     features: int
+    zero_init: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
@@ -45,7 +49,9 @@ class UpDown(nn.Module):
         y = leaky_relu(
             ConvTranspose(self.features // 2, 4, stride=2, dtype=self.dtype, name="up")(x)
         )
-        return x + leaky_relu(Conv(self.features, 5, stride=2, dtype=self.dtype, name="down")(y))
+        init = _last_init(self.zero_init)
+        down = Conv(self.features, 5, stride=2, kernel_init=init, dtype=self.dtype, name="down")
+        return x + leaky_relu(down(y))
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -62,6 +68,10 @@ class KaistNet(nn.Module):
       num_blocks: blocks of each outer stage, at full and at half resolution.
       num_inner_blocks: blocks of each inner stage, at a quarter of the resolution.
       num_channels: channels at full resolution; twice and four times as many further in.
+      zero_init: start the kernels before the sums (each block's last, and those of the three
+        outputs) at zero instead of Glorot-uniform, and the predicted kernels at a single pixel:
+        training then starts from the blurred image itself and stands larger learning rates. The
+        published network does not.
       remat: while training, keep each block's input alone and compute the rest of the block again
         for its gradients: a third more arithmetic for a fraction of the memory. On GPUs and TPUs;
         on a CPU, XLA merges the two computations again.
@@ -79,6 +89,7 @@ class KaistNet(nn.Module):
     num_blocks: int = 9
     num_inner_blocks: int = 4
     num_channels: int = 32
+    zero_init: bool = False
     remat: bool = False
     dtype: Dtype | None = None
 
@@ -113,12 +124,14 @@ class KaistNet(nn.Module):
         image = jnp.concatenate([upsample(image), full_skip], axis=-1)
         image = conv(full, 1, name="image_mix")(image)  # [B, H, W, F]
         image = leaky_relu(conv(full, 5, name="image_full")(image))
-        residual = conv(3, 5, name="residual")(image)  # [B, H, W, 3]
-        weight = nn.sigmoid(conv(1, 5, name="weight")(image))  # [B, H, W, 1]
+        last = functools.partial(conv, kernel_size=5, kernel_init=_last_init(self.zero_init))
+        residual = last(3, name="residual")(image)  # [B, H, W, 3]
+        weight = nn.sigmoid(last(1, name="weight")(image))  # [B, H, W, 1]
 
         kernels = leaky_relu(conv(half, 5, name="kernels_half")(x))
         kernels = conv(full, 5, name="kernels_full")(upsample(kernels))
-        kernels = conv(25, 5, name="kernels")(kernels)  # [B, H, W, 5*5]
+        bias_init = _identity if self.zero_init else nn.initializers.zeros
+        kernels = last(25, bias_init=bias_init, name="kernels")(kernels)  # [B, H, W, 5*5]
 
         # Mixed in the input's precision: in bfloat16 the picture itself would be rounded.
         residual, weight, kernels = (y.astype(blurred.dtype) for y in (residual, weight, kernels))
@@ -129,5 +142,15 @@ class KaistNet(nn.Module):
         """Returns `depth` blocks in sequence, named `name_0`, `name_1`, ..."""
         block = nn.remat(block) if self.remat else block
         return nn.Sequential(
-            [block(features, dtype=self.dtype, name=f"{name}_{i}") for i in range(depth)]
+            [block(features, self.zero_init, self.dtype, name=f"{name}_{i}") for i in range(depth)]
         )
+
+
+def _last_init(zero: bool) -> Initializer:
+    return nn.initializers.zeros if zero else nn.initializers.glorot_uniform()
+
+
+def _identity(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+    """Twice the pixel in the middle of the window: filtered and residual start at half weight."""
+    del key
+    return jnp.zeros(shape, dtype).at[shape[0] // 2].set(2)

@@ -120,25 +120,42 @@ def test_compression_is_jpeg():
 
 
 def test_a_share_is_left_as_it_is_and_nothing_moves():
-    # A bright square on black: its centre of mass must not move.
-    sharp = np.zeros((40 + 2 * M, 48 + 2 * M, 3), np.uint8)
-    sharp[M + 15 : M + 25, M + 19 : M + 29] = 200
+    # A bright square on black: its centre of mass, in what was blurred, must not move.
+    sharp = np.zeros((80 + 2 * M, 88 + 2 * M, 3), np.uint8)
+    sharp[M + 35 : M + 45, M + 39 : M + 49] = 200
     inside = sharp[M:-M, M:-M]
     same, kinds = 0, set()
     for seed in range(300):
-        blurred = degrade.degrade(sharp, rng(seed))
-        assert blurred.shape == inside.shape
-        assert blurred.dtype == np.uint8
+        blurred, target = degrade.degrade(sharp, rng(seed))
+        assert blurred.shape == target.shape == inside.shape
+        assert blurred.dtype == target.dtype == np.uint8
         same += np.array_equal(blurred, inside)
-        light = degrade.to_linear(blurred)[..., 1].astype(float)
-        light[light < 0.02] = 0
-        rows, columns = light.sum(1), light.sum(0)
-        centre = [line @ np.arange(len(line)) / line.sum() for line in (rows, columns)]
-        np.testing.assert_allclose(centre, [19.5, 23.5], atol=0.7)
-        kinds.add(int(light.max() * 10))
+        shifts = []
+        for values, noise_level in ((degrade.to_linear(blurred), 0.01), (blurred / 255.0, 0.08)):
+            values = np.where(values < noise_level, 0, values)[..., 1].astype(float)
+            lines = values.sum(1), values.sum(0)
+            centre = [line @ np.arange(len(line)) / line.sum() for line in lines]
+            shifts.append(np.abs(np.subtract(centre, [39.5, 43.5])).max())
+        assert min(shifts) < 0.8
+        kinds.add(int(degrade.to_linear(blurred).max() * 10))
     assert 0.05 < same / 300 < 0.25
     assert len(kinds) > 3
     np.testing.assert_array_equal(degrade.degrade(sharp, rng(7)), degrade.degrade(sharp, rng(7)))
+
+
+def test_an_enlarged_photograph_is_its_middle():
+    coarse = noise(20 + 2 * M, 30 + 2 * M, 3)
+    smooth = cv2.GaussianBlur(coarse, (0, 0), 3)
+    larger = degrade.enlarge(smooth, 2.0)
+    assert larger.shape == smooth.shape
+    height, width = (size // 4 for size in smooth.shape[:2])
+    middle = smooth[height : 3 * height, width : 3 * width]
+    size = (2 * middle.shape[1], 2 * middle.shape[0])
+    expected = cv2.resize(middle, size, interpolation=cv2.INTER_CUBIC)
+    inside = slice(4, 2 * middle.shape[0] - 4), slice(4, 2 * middle.shape[1] - 4)
+    difference = larger[: size[1], : size[0]].astype(int) - expected
+    assert np.abs(difference[inside]).mean() < 1.5
+    np.testing.assert_array_equal(degrade.enlarge(smooth, 1.0), smooth)
 
 
 def test_training_gets_pairs_of_the_same_place():
@@ -148,8 +165,8 @@ def test_training_gets_pairs_of_the_same_place():
     source = photos.skimage_photos("train")
     batch = next(pipeline.training_batches(config, source))
     assert {name: x.shape for name, x in batch.items()} == {
-        "sharp": (4, 64, 64, 3),
-        "blurred": (4, 64, 64, 3),
+        "sharp": (4, 96, 96, 3),
+        "blurred": (4, 96, 96, 3),
         "index": (4,),
     }
     blurred, sharp = make_pair(batch, 3.0)

@@ -316,6 +316,21 @@ def test_remat_computes_blocks_again_for_the_same_gradients(name):
         np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
 
 
+def test_kaist_net_can_start_as_the_identity():
+    blurred = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 9)), jnp.float32)
+    module = create_model("kaist_net", **SMALL["kaist_net"], zero_init=True)
+    restored, variables = module.init_with_output(jax.random.key(0), blurred)
+    np.testing.assert_array_equal(restored, blurred[..., 3:6])
+    layers = flatten_dict(variables["params"], sep="/")
+    zero = {name for name, x in layers.items() if name.endswith("kernel") and not x.any()}
+    blocks = {f"{n}/kernel" for n in ("residual", "weight", "kernels")}
+    for name in layers:
+        if "coder_" in name and name.endswith("kernel"):
+            last = "up" if name.startswith("encoder") else "down"
+            blocks |= {name} if f"/{last}/" in name else set()
+    assert zero == blocks
+
+
 def test_zero_init_starts_as_the_identity():
     blurred = jnp.asarray(np.random.default_rng(0).random((1, 8, 8, 9)), jnp.float32)
     module = create_model("atrous_net", **SMALL["atrous_net"], zero_init=True)
