@@ -1,8 +1,9 @@
 """Evaluates trained weights, or, without any, the blurred images themselves.
 
-  python eval.py --config configs/atrous_cifar_small.py --workdir runs/atrous --output results
+  python eval.py --config configs/atrous_cifar_small.py --workdir runs/atrous --output out
 
-The configuration says on what data and how; the network comes from the weights.
+The configuration says on what data and how; the network comes from the weights. `--table FILE.csv`
+adds the figures to a table of results, such as those in `results/`.
 """
 
 # ruff: noqa: E402
@@ -23,6 +24,9 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Weights file, checkpoint (WORKDIR/checkpoints/STEP) or name instead."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for results.json, per_image.csv, images.png.")
+_TABLE = flags.DEFINE_string(
+    "table", None, "CSV file to add the figures to, one row an evaluation."
+)
 cluster.define_flags()
 flags.mark_flag_as_required("config")
 
@@ -35,7 +39,7 @@ def main(argv: list[str]) -> None:
         if _CONFIG.value.compilation_cache:
             startup.use_compilation_cache()
         source = _CHECKPOINT.value or _WORKDIR.value
-        evaluation.run(_CONFIG.value, source=source, output=_OUTPUT.value)
+        evaluation.run(_CONFIG.value, source=source, output=_OUTPUT.value, table=_TABLE.value)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """ATROUS_NET on CIFAR-10, as published.
 
   python train.py --config configs/atrous_cifar.py --workdir runs/atrous_cifar
-  python eval.py  --config configs/atrous_cifar.py --workdir runs/atrous_cifar --output results
+  python eval.py  --config configs/atrous_cifar.py --workdir runs/atrous_cifar --output out
 
 What:      the official network, 256 channels, 5 blocks, 12,571,011 parameters; every image blurred
            once, no other augmentation; 29 epochs of batches of 32, L1, Adam, each gradient

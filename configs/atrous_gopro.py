@@ -1,7 +1,7 @@
 """ATROUS_NET of REDS on GoPro, which it has not seen: how robust it is.
 
   python eval.py --config configs/atrous_gopro.py --config.data_dir=DIR --workdir runs/atrous_reds \
-    --output results
+    --output out
 
 What:      evaluation of the weights of configs/atrous_reds.py, or of any others, on whole frames of
            the test clips. --config.blur_variant=blur_gamma takes the frames averaged in linear

@@ -2,7 +2,7 @@
 
   python train.py --config configs/atrous_reds.py --config.data_dir=DIR --workdir runs/atrous_reds
   python eval.py  --config configs/atrous_reds.py --config.data_dir=DIR --workdir runs/atrous_reds \
-    --config.eval_patch_size=0 --output results
+    --config.eval_patch_size=0 --output out
 
 What:      10 blocks of 256 channels, three frames in, 24,433,539 parameters; random 256x256 crops
            of three frames, brighter or darker, mirrored, turned by 90 degrees, the neighbours moved

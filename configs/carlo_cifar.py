@@ -1,7 +1,7 @@
 """CARLO_NET on CIFAR-10, as published.
 
   python train.py --config configs/carlo_cifar.py --workdir runs/carlo_cifar
-  python eval.py  --config configs/carlo_cifar.py --workdir runs/carlo_cifar --output results
+  python eval.py  --config configs/carlo_cifar.py --workdir runs/carlo_cifar --output out
 
 What:      128 filters, 2,663,555 parameters; every image blurred once, no other augmentation; 40
            epochs of batches of 32, MSE, Adam, each gradient clipped to norm 1.

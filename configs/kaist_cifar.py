@@ -1,7 +1,7 @@
 """KAIST_NET on CIFAR-10, as published.
 
   python train.py --config configs/kaist_cifar.py --workdir runs/kaist_cifar
-  python eval.py  --config configs/kaist_cifar.py --workdir runs/kaist_cifar --output results
+  python eval.py  --config configs/kaist_cifar.py --workdir runs/kaist_cifar --output out
 
 What:      9 outer and 4 inner blocks, 11,590,813 parameters; every image blurred once, no other
            augmentation; 30 epochs of batches of 32, L1, Adam, each gradient clipped to norm 1.

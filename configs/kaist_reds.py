@@ -2,7 +2,7 @@
 
   python train.py --config configs/kaist_reds.py --config.data_dir=DIR --workdir runs/kaist_reds
   python eval.py  --config configs/kaist_reds.py --config.data_dir=DIR --workdir runs/kaist_reds \
-    --config.eval_patch_size=0 --output results
+    --config.eval_patch_size=0 --output out
 
 What:      9 outer and 4 inner blocks, three frames in, 11,595,613 parameters; random 256x256 crops
            of three frames, brighter or darker, mirrored, turned by 90 degrees, the neighbours moved

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,33 +14,14 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from jaxdeblur import config as configuration
-from jaxdeblur import distributed, metrics, pictures, restore, weights
+from jaxdeblur import distributed, metrics, pictures, restore, results, tables, weights
 from jaxdeblur.data import clips, pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError
 from jaxdeblur.models.layers import current_frame
 from jaxdeblur.progress import ProgressLine
-
-METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
-
-# Published figures of the test split: of each network, and of the blurred images themselves.
-PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
-    "cifar10": {
-        "blurred": {"psnr": 24.64, "ssim": 0.7127, "mse": 6.34e-3},
-        "carlo_net": {"psnr": 29.34, "ssim": 0.905, "mse": 2.11e-3},
-        "kaist_net": {"psnr": 31.53, "ssim": 0.9012, "mse": 1.77e-3},
-        "atrous_net": {"psnr": 33.61, "ssim": 0.9237, "mse": 1.50e-3},
-    },
-    "reds": {
-        "blurred": {"psnr": 27.048, "ssim": 0.7617, "mse": 3.88e-3},
-        "kaist_net": {"psnr": 28.70, "ssim": 0.806, "mse": 2.42e-3},
-        "atrous_net": {"psnr": 32.42, "ssim": 0.9009, "mse": 1.05e-3},
-    },
-}
 
 
 def evaluation_step(
@@ -78,10 +57,10 @@ def measure(
       Metrics `[B]` by name (those of the blurred images as `blurred_NAME`), and the images by name.
     """
     images = {"blurred": blurred, "sharp": sharp}
-    rows = {f"blurred_{name}": metric(blurred, sharp) for name, metric in METRICS.items()}
+    rows = {f"blurred_{name}": metric(blurred, sharp) for name, metric in metrics.METRICS.items()}
     if restored is not None:
         images["restored"] = restored
-        rows |= {name: metric(restored, sharp) for name, metric in METRICS.items()}
+        rows |= {name: metric(restored, sharp) for name, metric in metrics.METRICS.items()}
     return rows, images
 
 
@@ -106,7 +85,7 @@ class Result:
         return {
             name: float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.inf
             for name, values in self.rows.items()
-            if name.removeprefix("blurred_") in METRICS
+            if name.removeprefix("blurred_") in metrics.METRICS
         }
 
     def unchanged(self) -> float:
@@ -208,8 +187,8 @@ class Evaluator:
         parts = frame_parts(self.total, spread, jax.process_count())
         own = parts[jax.process_index()]
         variables = distributed.on_own_devices(variables)
-        names = [f"blurred_{name}" for name in METRICS]
-        names += [] if self._module is None else METRICS
+        names = [f"blurred_{name}" for name in metrics.METRICS]
+        names += [] if self._module is None else metrics.METRICS
         values = np.zeros((len(own), len(names)), np.float32)
         kept = _Kept()
         for done in range(max(map(len, parts))):
@@ -273,6 +252,8 @@ def run(
     *,
     source: str | Path | None = None,
     output: str | Path | None = None,
+    table: str | Path | None = None,
+    done: Callable[[Result], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Evaluates trained weights, or the blurred images alone, on the test split.
 
@@ -280,13 +261,16 @@ def run(
       config: the data and the protocol; the network comes from the weights' card.
       source: what `weights.load` takes; None measures the blurred images alone.
       output: folder for `results.json`, `per_image.csv` and `images.png`; made where missing.
+      table: CSV file to which the figures are added (`tables.Row`), in place of earlier ones of
+        the same weights, data and protocol; made where missing.
+      done: called with what was measured, by process 0 alone.
 
     Returns:
       The contents of `results.json`, where infinite values are null.
 
     Raises:
-      InputError: wrong configuration, data, weights or output folder, or a size that the network
-        does not take.
+      InputError: wrong configuration, data, weights, output folder or table, or a size that the
+        network does not take.
     """
     with distributed.together():
         configuration.check(config)
@@ -298,100 +282,21 @@ def run(
                 f"{str(source)!r} is a network of video mode ({channels} channels); "
                 f"{images.name} needs one of image mode"
             )
-        folder = None
-        if output is not None and distributed.is_main():
-            folder = _make_folder(output)
+        if distributed.is_main():
+            results.check_destinations(output, table)
     module = None if deblurrer is None else deblurrer.module
     evaluator = Evaluator(config, images, module, channels)
     variables = {} if deblurrer is None else deblurrer.variables()
     variables = distributed.to_devices(variables, distributed.shardings()[0])
     with ProgressLine("evaluation", evaluator.total, quiet=not distributed.is_main()) as progress:
         result = evaluator(variables, progress=progress.update)
-    summary = summarise(result, config, images.name, deblurrer)
+    summary = results.summarise(result, config, images.name, deblurrer)
     if distributed.is_main():
-        print_table(summary, config.dataset)
-    if folder is not None:
-        write(folder, summary, result, images.labels)
+        results.print_table(summary, config.dataset)
+        if output is not None:
+            results.write(output, summary, result, images.labels)
+        if table is not None:
+            rows = results.table_rows(summary, result, config, images.name, source)
+            tables.add(table, rows)
+        done(result)
     return summary
-
-
-def _make_folder(output: str | Path) -> Path:
-    folder = Path(output).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output = {str(output)!r} cannot be written ({error})") from error
-    return folder
-
-
-def summarise(
-    result: Result, config: ConfigDict, data: str, deblurrer: weights.Deblurrer | None
-) -> dict[str, Any]:
-    """The contents of `results.json`."""
-    means = result.means()
-    summary: dict[str, Any] = {} if deblurrer is None else {name: means[name] for name in METRICS}
-    return summary | {
-        "blurred": {name: means[f"blurred_{name}"] for name in METRICS},
-        "unchanged": result.unchanged(),
-        "num_images": len(result.rows["index"]),
-        "protocol": f"{data}, {_protocol(config)}; {metrics.PROTOCOL}",
-        "model": None if deblurrer is None else deblurrer.card["model"],
-        "card": None if deblurrer is None else deblurrer.card,
-        "params": None
-        if deblurrer is None
-        else sum(x.size for x in jax.tree.leaves(deblurrer.params)),
-    }
-
-
-def _protocol(config: ConfigDict) -> str:
-    """What is evaluated, in words."""
-    size, repeats = config.eval_patch_size, config.eval_repeats
-    if config.dataset in pipeline.CLIPS:
-        if not size:
-            return "whole frames"
-        times = f", {repeats} of each frame" if repeats > 1 else ", one of each frame"
-        return f"random {size}x{size} crops{times}, seed {config.seed}"
-    bounds = f"({config.min_sigma:g}, {config.max_sigma:g})"
-    blur = (
-        f"each {repeats} times, the r-th with sigma from the r-th of {repeats} parts of {bounds}"
-        if repeats > 1
-        else f"each once, sigma uniform in {bounds}"
-    )
-    return f"{size}x{size} pixels, {blur}, seed {config.seed}, OpenCV's 8-bit GaussianBlur"
-
-
-def print_table(summary: dict[str, Any], dataset: str) -> None:
-    """Prints the figures beside the published ones."""
-    published = PUBLISHED.get(dataset, {})
-    rows = [("blurred", summary["blurred"])]
-    if "blurred" in published:
-        rows.append(("blurred, published", published["blurred"]))
-    if summary["model"] is not None:
-        name = summary["model"]
-        rows.append((f"{name}, {summary['params']:,} parameters", summary))
-        if name in published:
-            rows.append((f"{name}, published", published[name]))
-    table = Table("", "PSNR dB", "SSIM", "MSE 1e-3", caption=summary["protocol"])
-    for title, row in rows:
-        table.add_row(title, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{1e3 * row['mse']:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{summary['num_images']} images; {100 * summary['unchanged']:.1f} % of them are the same "
-        "blurred and sharp (their PSNR is infinite)",
-        highlight=False,
-    )
-
-
-def write(folder: Path, summary: dict[str, Any], result: Result, labels) -> None:
-    """Writes `results.json`, `per_image.csv` and `images.png` into a folder that exists."""
-    # JSON has no infinity, which the PSNR of unchanged images is.
-    strict = json.loads(json.dumps(summary), parse_constant=lambda _: None)
-    (folder / "results.json").write_text(json.dumps(strict, indent=2, allow_nan=False) + "\n")
-    with (folder / "per_image.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        columns = [name for name in result.rows if name != "index"]
-        writer.writerow(["image", *columns])
-        for i, index in enumerate(result.rows["index"]):
-            writer.writerow([labels[index], *(f"{result.rows[name][i]:.6g}" for name in columns)])
-    result.contact_sheet().save(folder / "images.png")

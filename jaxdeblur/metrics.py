@@ -78,3 +78,7 @@ def _checked(restored: jax.Array, sharp: jax.Array) -> tuple[jax.Array, jax.Arra
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise InputError(f"{name} has type {image.dtype}; convert it to float in [0, 1]")
     return restored.astype(jnp.float32), sharp.astype(jnp.float32)
+
+
+# Every metric, by the name under which tables and logs have it.
+METRICS = {"psnr": psnr, "ssim": ssim, "mse": mse}

@@ -79,7 +79,10 @@ def main(out: Path) -> None:
             result[f"{name}_{metric}"] = values
         result[f"{name}_shown"] = np.array(measured.shown)
 
-    summary = evaluation.run(training_config(), source=out / "run_whole", output=out / "results")
+    folder, table = out / "results", out / "results.csv"
+    summary = evaluation.run(
+        training_config(), source=out / "run_whole", output=folder, table=table
+    )
     result["psnr"] = np.array(summary["psnr"])
     own = jax.process_index()
     result["rows"] = distributed.gather_rows(np.full((own + 1, 2), own, np.float32))

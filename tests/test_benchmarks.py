@@ -157,6 +157,9 @@ def test_frames_of_a_store_are_read_faster_than_png_files(tmp_path):
         ("loader.py --config configs/quickstart.py --config.batchsize=8", "'batch_size'"),
         ("frames.py --folder-samples 19", "--folder-samples 19 must be at least 20"),
         ("frames.py --images nowhere", "--images 'nowhere' holds no images"),
+        ("results.py --data_dir nowhere --only cifar", "did you mean 'cifar10'"),
+        ("results.py", "give --data_dir DIR, or --page"),
+        ("results.py --data_dir nowhere", "'nowhere' has no folder 'tfds', which cifar10 needs"),
     ],
 )
 def test_wrong_arguments_are_one_line(command, message):

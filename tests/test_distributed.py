@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxdeblur import tables
+
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow
@@ -126,6 +128,9 @@ def test_eval_reads_a_run_on_every_process_and_writes_on_one(results):
         np.testing.assert_allclose(found[name]["psnr"], found["one"]["psnr"], rtol=1e-5)
         written = json.loads((folder / name / "results" / "results.json").read_text())
         np.testing.assert_allclose(written["psnr"], found["one"]["psnr"], rtol=1e-5)
+        whole, *parts = tables.read(folder / name / "results.csv")
+        np.testing.assert_allclose(whole.psnr, found["one"]["psnr"], rtol=1e-5)
+        assert [part.evaluation for part in parts] == [whole.evaluation] * 3
 
 
 def test_only_process_0_talks_and_writes(results):

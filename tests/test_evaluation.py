@@ -129,18 +129,6 @@ def test_no_such_weights():
         evaluation.run(config_of_three_images(), source="nowhere")
 
 
-def test_results_without_blur_are_strict_json(tmp_path):
-    config = config_of_three_images(min_sigma=0.0, max_sigma=0.0)
-    evaluation.run(config, output=tmp_path)
-
-    def refused(constant):
-        raise AssertionError(constant)
-
-    summary = json.loads((tmp_path / "results.json").read_text(), parse_constant=refused)
-    assert summary["blurred"] == {"psnr": None, "ssim": 1.0, "mse": 0.0}
-    assert summary["unchanged"] == 1
-
-
 # Whole frames, divided among processes.
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdeblur
+from jaxdeblur import tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +50,7 @@ def test_bad_input_to_train_is_one_line_and_writes_nothing(arguments, message, t
         (["--config", "configs/nothing.py"], "configs/nothing.py"),
         (["--config", "configs/quickstart.py", "--checkpoint", "nothing"], "'nothing'"),
         (["--config", "configs/quickstart.py", "--workdir", "a", "--checkpoint", "b"], "one of"),
+        (["--config", "configs/quickstart.py", "--table", "README.md"], "'README.md'"),
     ],
 )
 def test_bad_input_to_eval_is_one_line(arguments, message, tmp_path):
@@ -62,12 +64,15 @@ def test_bad_input_to_eval_is_one_line(arguments, message, tmp_path):
 def test_eval_without_weights_reports_the_blurred_images(tmp_path):
     result = run(
         "eval.py", "--config", "configs/quickstart.py", "--output", tmp_path,
-        "--config.eval_patch_size=32",
+        "--table", tmp_path / "table.csv", "--config.eval_patch_size=32",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / "results.json").read_text())
     assert f"{summary['blurred']['psnr']:.2f}" in result.stdout
     assert "8 images" in result.stdout
+    whole, *parts = tables.read(tmp_path / "table.csv")
+    assert whole.blurred_psnr == pytest.approx(summary["blurred"]["psnr"], rel=1e-5)
+    assert [part.num_images for part in parts] == [2, 2, 2, 2]
 
 
 def test_convert_keras_writes_what_load_takes(shared_data, tmp_path):

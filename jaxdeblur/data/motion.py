@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from scipy import fft
 
 from jaxdeblur.data.degrade import path_kernel, random_path, to_linear
 from jaxdeblur.errors import InputError
@@ -138,11 +137,11 @@ def expose(light: np.ndarray, exposures: list[np.ndarray]) -> list[np.ndarray]:
     # A convolution each, that share the transform of the scene. Circular, but what comes round
     # the ends stays in the margin.
     shape = light.shape[:2]
-    spectrum = fft.rfft2(light, axes=(0, 1))
+    spectrum = np.fft.rfft2(light, axes=(0, 1))
     frames = []
     for places in exposures:
-        kernel = fft.rfft2(path_kernel(places, MARGIN), shape)
-        summed = fft.irfft2(spectrum * kernel[..., None], shape, axes=(0, 1))
+        kernel = np.fft.rfft2(path_kernel(places, MARGIN), shape)
+        summed = np.fft.irfft2(spectrum * kernel[..., None], shape, axes=(0, 1))
         # The kernel's centre lies at MARGIN, so the picture has moved there.
         frames.append(summed[2 * MARGIN :, 2 * MARGIN :])
     return frames
