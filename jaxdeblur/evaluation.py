@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ class Evaluator:
       source: the images or frames.
       module: the network; None measures the blurred images alone.
       channels: of its input; a network of image mode sees the current frame of three.
+      scales: of whole frames, see `restore.Options`; patches are restored at their own size.
     """
 
     def __init__(
@@ -126,10 +127,12 @@ class Evaluator:
         source: pipeline.Source,
         module: nn.Module | None,
         channels: int,
+        scales: Sequence[int] = (),
     ):
         self.total = len(source) * config.eval_repeats
         self._config, self._source = config, source
         self._module, self._channels = module, channels
+        self._options = restore.Options(scales=tuple(scales))
         self._replicated, self._divided = distributed.shardings()
         self._measure = jax.jit(measure)
         self._step = jax.jit(
@@ -212,7 +215,7 @@ class Evaluator:
         restored = None
         if self._module is not None:
             seen = np.asarray(current if self._channels == 3 else blurred)
-            restored = restore.restore(self._module, variables, seen, restore.Options(), limits={})
+            restored = restore.restore(self._module, variables, seen, self._options, limits={})
         return self._measure(current, sharp, restored)
 
 
@@ -285,7 +288,8 @@ def run(
         if distributed.is_main():
             results.check_destinations(output, table)
     module = None if deblurrer is None else deblurrer.module
-    evaluator = Evaluator(config, images, module, channels)
+    scales = () if deblurrer is None else deblurrer.card.get("scales", ())
+    evaluator = Evaluator(config, images, module, channels, scales)
     variables = {} if deblurrer is None else deblurrer.variables()
     variables = distributed.to_devices(variables, distributed.shardings()[0])
     with ProgressLine("evaluation", evaluator.total, quiet=not distributed.is_main()) as progress:

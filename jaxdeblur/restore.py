@@ -55,17 +55,22 @@ class Options:
       tile: side of square tiles in pixels, "auto" for tiles that fit the memory, "off" for none.
       self_ensemble: average over the picture's 8 flips and turns; takes 8 times as long.
       strength: 0 gives the blurred picture back, 1 the restored one, in between a mixture.
+      scales: how many times the picture is shrunk for further passes, in order; see
+        `restore_scales`.
     """
 
     tile: Tile = "auto"
     self_ensemble: bool = False
     strength: float = 1.0
+    scales: tuple[int, ...] = ()
 
     def __post_init__(self):
         if not (self.tile in ("auto", "off") or (type(self.tile) is int and self.tile > 0)):
             raise InputError(f"tile = {self.tile!r} must be 'auto', 'off' or a number of pixels")
         if not 0 <= self.strength <= 1:
             raise InputError(f"strength = {self.strength!r} must be between 0 and 1")
+        if not all(type(scale) is int and scale > 1 for scale in self.scales):
+            raise InputError(f"scales = {self.scales!r} must be whole numbers above 1, such as 4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +233,71 @@ def restore(
     Returns:
       The restored pictures with 3 channels, clipped, of the input's type. A tile whose result is
       implausible is the input's, and a warning is logged that names it.
+
+    Raises:
+      InputError: scales for a network of video mode.
     """
+    if not options.scales:
+        return _restore_tiles(module, variables, blurred, options, limits)
+    if blurred.shape[-1] != 3:
+        raise InputError(
+            f"scales = {options.scales} are for networks of image mode; this one sees three frames"
+        )
+    full = dataclasses.replace(options, strength=1.0, scales=())
+    before = to_float(blurred)
+    after = restore_scales(
+        lambda picture: _restore_tiles(module, variables, picture, full, limits),
+        before,
+        options.scales,
+    )
+    return _quantise(before + options.strength * (after - before), blurred.dtype)
+
+
+def restore_scales(
+    restore_once: Callable[[np.ndarray], np.ndarray], blurred: np.ndarray, scales: Iterable[int]
+) -> np.ndarray:
+    """Restores pictures at their own size, then what is left at coarser ones.
+
+    A blur longer than a network has learned is a short one where the picture is shrunk; what the
+    network changes there is enlarged and added. The finest comes first: after it, blur that the
+    network knows is gone, and the coarser passes leave the picture alone. (Nah et al., CVPR 2017,
+    go the other way, with a network that has learned it.)
+
+    Args:
+      restore_once: restores pictures of any size.
+      blurred: float32 `[..., H, W, 3]` in [0, 1].
+      scales: how many times to shrink; those that leave less than `LIMITED_SIDE` pixels of a side
+        are left out.
+
+    Returns:
+      float32 `[..., H, W, 3]` in [0, 1].
+    """
+    restored = restore_once(blurred)
+    height, width = blurred.shape[-3:-1]
+    for scale in scales:
+        if min(height, width) // scale < LIMITED_SIDE:
+            continue
+        known = np.nan_to_num(restored)  # one value that is none would spread along its row
+        small = np.clip(_resize(known, height // scale, width // scale), 0, 1)
+        change = restore_once(small) - small
+        restored = np.clip(restored + _resize(change, height, width), 0, 1)
+    return restored
+
+
+def _resize(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Shrinks without aliasing, or enlarges, by cubic interpolation."""
+    shape = (*pictures.shape[:-3], height, width, 3)
+    return np.asarray(jax.image.resize(pictures, shape, "cubic"))
+
+
+def _restore_tiles(
+    module: nn.Module,
+    variables: Any,
+    blurred: np.ndarray,
+    options: Options,
+    limits: Mapping[str, float],
+) -> np.ndarray:
+    """Restores pictures at their own size; see `restore`."""
     single = blurred.ndim == 3
     pictures = blurred[None] if single else blurred
     restored = np.empty((*pictures.shape[:3], 3), blurred.dtype)

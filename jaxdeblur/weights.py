@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Deblurrer:
       module: the Linen module.
       params: its parameters.
       card: what is known about it: `model`, `model_kwargs`, `channels` (3: images, 9: video), where
-        it comes from, and of shipped weights the `limits` of a plausible result.
+        it comes from, and of shipped weights the `limits` of a plausible result and, if any, the
+        `scales` that they were measured with.
       model_state: other collections of the module (`batch_stats`), usually empty.
     """
 
@@ -48,6 +49,7 @@ class Deblurrer:
         tile: restore.Tile = "auto",
         self_ensemble: bool = False,
         strength: float = 1.0,
+        scales: Sequence[int] | None = None,
     ) -> Array:
         """Restores pictures of any size.
 
@@ -61,6 +63,8 @@ class Deblurrer:
             none. The result is the same to rounding.
           self_ensemble: average over the picture's 8 flips and turns; takes 8 times as long.
           strength: 0 gives the blurred picture back, 1 the restored one, in between a mixture.
+          scales: further passes over the picture, shrunk so many times, for blur that is too long
+            at its own size (`restore.restore_scales`); by default the card's, () for none.
 
         Returns:
           The restored pictures with 3 channels, clipped, of the input's type: rounded for
@@ -70,7 +74,8 @@ class Deblurrer:
         Raises:
           InputError: a shape, type or option that does not fit.
         """
-        options = restore.Options(tile, self_ensemble, strength)
+        chosen = self.card.get("scales", ()) if scales is None else scales
+        options = restore.Options(tile, self_ensemble, strength, tuple(chosen))
         pictures = np.asarray(blurred)
         channels = self.card["channels"]
         if pictures.ndim in (3, 4) and pictures.shape[-1] == 3 < channels:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,6 +183,67 @@ def test_strength_mixes():
     expected = np.clip(as_float + 0.25 * (unclipped - as_float), 0, 1)
     restored = deblurrer(as_float, strength=0.25)
     np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
+
+
+def test_coarser_scales_add_what_they_change_enlarged():
+    seen = []
+
+    def brighten_small(picture):
+        seen.append(picture.shape)
+        return picture + (0.1 if picture.shape[-2] < 300 else 0)
+
+    picture = 0.6 * noise(2, 256, 320, 3)
+    restored = restore.restore_scales(brighten_small, picture, (2, 4, 8))
+    # 256 / 8 pixels are too few for the last.
+    assert seen == [(2, 256, 320, 3), (2, 128, 160, 3), (2, 64, 80, 3)]
+    np.testing.assert_allclose(restored, picture + 0.2, atol=1e-5)
+    same = restore.restore_scales(lambda picture: picture, picture, (4, 2))
+    np.testing.assert_array_equal(same, picture)
+
+
+def test_coarser_scales_shrink_without_aliasing_and_enlarge_smoothly():
+    rows, columns = np.mgrid[:256, :384].astype(np.float32)
+    ramp = np.stack([columns / 600, rows / 400, 0 * rows + 0.3], axis=-1)
+    stripes = 0.25 * (columns[..., None] % 2)  # of one pixel: grey, where the picture is shrunk
+
+    def halve_contrast(picture):
+        if picture.shape[0] == 256:
+            return picture
+        inside = slice(4, -4), slice(4, -4)
+        expected = cv2.resize(ramp, (96, 64), interpolation=cv2.INTER_AREA) + 0.125
+        np.testing.assert_allclose(picture[inside], expected[inside], atol=2e-3)
+        return 0.5 * picture
+
+    restored = restore.restore_scales(halve_contrast, ramp + stripes, (4,))
+    inside = slice(16, -16), slice(16, -16)
+    expected = np.clip(ramp + stripes - 0.5 * (ramp + 0.125), 0, 1)
+    np.testing.assert_allclose(restored[inside], expected[inside], atol=3e-3)
+
+
+def test_the_card_chooses_the_scales_and_a_call_may_choose_others():
+    deblurrer = make(card={"scales": [2]})
+    picture = noise(160, 140, 3)
+    plain = make()
+    once = functools.partial(plain, tile="off")
+    expected = restore.restore_scales(once, picture, (2,))
+    np.testing.assert_allclose(deblurrer(picture), expected, atol=2e-5)
+    assert np.abs(deblurrer(picture) - plain(picture)).max() > 1e-3
+    np.testing.assert_array_equal(deblurrer(picture, scales=()), plain(picture))
+    half = deblurrer(picture, strength=0.5)
+    np.testing.assert_allclose(half, picture + 0.5 * (expected - picture), atol=2e-5)
+    for tile in (64, 96):
+        np.testing.assert_allclose(deblurrer(picture, tile=tile), expected, atol=2e-5)
+    picture[3, 5] = np.nan
+    assert np.isnan(deblurrer(picture)).sum() <= 3 * 256**2
+    assert not np.isnan(deblurrer(picture)[150:, 130:]).any()
+
+
+@pytest.mark.parametrize("scales", [(1,), (0,), (2.5,), ("4",)])
+def test_wrong_scales_are_named(scales):
+    with pytest.raises(InputError, match=r"scales = .* must be whole numbers above 1"):
+        make()(noise(8, 8, 3), scales=scales)
+    with pytest.raises(InputError, match="three frames"):
+        make(channels=9)(noise(8, 8, 3), scales=(2,))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])

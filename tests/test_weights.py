@@ -1,6 +1,7 @@
 import functools
 import hashlib
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxdeblur import weights
+from jaxdeblur import tables, weights
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import create_model
 from jaxdeblur.weights import Deblurrer
@@ -259,8 +260,37 @@ def test_arithmetic_in_another_type(tmp_path, deblurrer):
 @pytest.mark.parametrize("name", weights.shipped())
 def test_every_shipped_card_is_whole(name):
     loaded = weights.load(name)
-    for key in ("summary", "data", "protocol", "figures", "licence", "command"):
+    for key in ("summary", "data", "recipe", "hardware", "figures", "licence", "command", "limits"):
         assert loaded.card[key], key
-    # What is not for photographs has none.
-    assert set(loaded.card.get("limits", [])) in (set(), {"change", "overshoot", "colour_shift"})
-    assert "limits" in loaded.card or "CIFAR" in loaded.card["data"]
+    assert set(loaded.card["limits"]) == {"change", "overshoot", "colour_shift"}
+
+
+@pytest.mark.parametrize("name", weights.shipped())
+def test_every_card_has_the_figures_of_the_tables_and_the_log_of_its_run(name):
+    card = weights.load(name).card
+    root = Path(__file__).parents[1]
+    rows = [row for path in (root / "results").glob("*.csv") for row in tables.read(path)]
+    whole = [row for row in rows if row.weights == name and row.part is None]
+    assert len(whole) == len(card["figures"])
+    for row in whole:
+        (figures,) = (
+            figures
+            for figures in card["figures"]
+            if (figures["data"], figures["protocol"]) == (row.data, row.protocol.split("; ")[0])
+        )
+        assert all(value == getattr(row, key) for key, value in list(figures.items())[2:])
+    config = json.loads((root / card["log"] / "config.json").read_text())
+    assert config["model"] == card["model"]
+    assert config["seed"] == card["seed"]
+    assert {config.get(key, "") for key in ("data_dir", "photo_dir", "camera_response")} <= {
+        "",
+        "DIR",
+    }
+    assert card["model_kwargs"] == card["model_kwargs"] | config["model_kwargs"]
+    lines = (root / card["log"] / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == config["num_steps"]
+
+
+def test_all_shipped_weights_are_at_most_40_megabytes():
+    folder = Path(weights.__file__).parent / "pretrained"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 40e6

@@ -65,4 +65,6 @@ def _print_facts(named: dict, indent: str = "    ") -> None:
             _print_facts(value, indent + "  ")
             continue
         for line in value if isinstance(value, list) else [value]:
+            if isinstance(line, dict):
+                line = ", ".join(f"{name} {what}" for name, what in line.items())
             print(f"{indent}{key}: {line}")

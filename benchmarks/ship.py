@@ -1,0 +1,134 @@
+"""Ships the weights of a run: the file, its card, and the run's configuration and log.
+
+  python benchmarks/ship.py run WORKDIR NAME
+  python benchmarks/ship.py figures NAME --data_dir DIR
+
+The first takes the last checkpoint of a finished run into jaxdeblur/pretrained/NAME.safetensors and
+the run's configuration and log into results/training/NAME. The second, after benchmarks/results.py
+has measured them, writes their figures into the card, and the `limits` of what they plausibly
+change, on the photographs DIR/photos/val (benchmarks/limits.py). What else a card says, NAME.json,
+is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import limits
+
+from jaxdeblur import tables, weights
+from jaxdeblur.config import read_config
+from jaxdeblur.errors import InputError, reported
+
+ROOT = Path(__file__).parents[1]
+PRETRAINED = ROOT / "jaxdeblur" / "pretrained"
+LOGS = ROOT / "results" / "training"
+
+# Keys of a configuration that say where something lay on the machine that trained.
+PLACES = ("data_dir", "photo_dir", "camera_response")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="ship the last checkpoint of a finished run")
+    run.add_argument("workdir", type=Path, metavar="WORKDIR")
+    run.add_argument("name", metavar="NAME")
+    run.set_defaults(run=lambda arguments: ship(arguments.workdir, arguments.name))
+    figures = commands.add_parser("figures", help="write what was measured into the card")
+    figures.add_argument("name", metavar="NAME")
+    figures.add_argument("--data_dir", type=Path, metavar="DIR", required=True)
+    figures.set_defaults(run=lambda arguments: add_figures(arguments.name, arguments.data_dir))
+    with reported():
+        arguments = parser.parse_args()
+        arguments.run(arguments)
+
+
+def ship(workdir: Path, name: str) -> None:
+    """Copies weights, configuration and log, and notes the file's hash on the card.
+
+    Raises:
+      InputError: no run, or one that has not ended.
+    """
+    config = read_config(workdir)
+    checkpoint = workdir / "checkpoints" / str(config.num_steps)
+    if not checkpoint.is_dir():
+        raise InputError(f"{workdir} has no checkpoint of its last step, {config.num_steps}")
+    path = PRETRAINED / f"{name}.safetensors"
+    weights.save(path, weights.load(checkpoint))
+    log = LOGS / name
+    log.mkdir(parents=True, exist_ok=True)
+    # Lines of no floats of nine digits: they are read by people.
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    (log / "metrics.jsonl").write_text("".join(rounded(line) + "\n" for line in lines))
+    named = {key: "DIR" if key in PLACES and value else value for key, value in config.items()}
+    text = json.dumps(named, indent=2, default=lambda nested: nested.to_dict())
+    (log / "config.json").write_text(text + "\n")
+    if (workdir / "curves.png").exists():
+        shutil.copyfile(workdir / "curves.png", log / "curves.png")
+    write_card(
+        name,
+        log=f"results/training/{name}",
+        seed=config.seed,
+        date=str(datetime.date.today()),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+
+
+def rounded(line: str) -> str:
+    """A line of a log with five digits of each number."""
+    values = json.loads(line)
+    return json.dumps(
+        {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in values.items()}
+    )
+
+
+def add_figures(name: str, data_dir: Path) -> None:
+    """Writes the figures of every table, and the limits, into the card."""
+    found = figures_of(name)
+    if not found:
+        raise InputError(f"no table in results/ has rows of {name!r}; run benchmarks/results.py")
+    most = limits.measure(name, str(data_dir / "photos"))
+    write_card(
+        name,
+        figures=found,
+        limits={kind: round(2 * value, 3) for kind, value in most.items()},
+        limits_command=f"python benchmarks/limits.py --model {name} --data_dir DIR",
+    )
+
+
+def figures_of(name: str) -> list[dict[str, Any]]:
+    """The rows of whole evaluations of some weights, of all tables."""
+    rows = [row for path in sorted((ROOT / "results").glob("*.csv")) for row in tables.read(path)]
+    return [
+        {
+            "data": row.data,
+            "protocol": row.protocol.split("; ")[0],
+            "psnr": row.psnr,
+            "ssim": row.ssim,
+            "mse": row.mse,
+            "blurred_psnr": row.blurred_psnr,
+            "least_gain": row.least_gain,
+        }
+        for row in rows
+        if row.weights == name and row.part is None
+    ]
+
+
+def write_card(name: str, **values: Any) -> None:
+    """Sets values of a card, and keeps the others."""
+    path = PRETRAINED / f"{name}.json"
+    card = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(card | values, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
