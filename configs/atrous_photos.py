@@ -2,15 +2,16 @@
 
   python train.py --config configs/atrous_photos.py --config.data_dir=DIR --workdir runs/photos
 
-What:      64 channels, 5 blocks, 792,675 parameters; random 64x64 patches of every photograph in
+What:      64 channels, 5 blocks, 792,675 parameters; random 96x96 patches of every photograph in
            the folder, spoiled anew each time as cameras do (jaxdeblur/data/degrade.py); a share of
-           them stays as it is. DIR/train and DIR/val are the splits; without them every tenth
+           them stays as it is. Starts from the shipped `atrous-cifar`, 9,000 steps of batches of 8,
+           a loss in decibels. DIR/train and DIR/val are the splits; without them every tenth
            photograph is held out. Evaluated on its central 256 pixels with Gaussian blur, sigma in
            (0, 3).
-Source:    this project; the shipped weights `atrous-photo` were trained by it, in two runs (see
-           `jaxdeblur models --verbose`). --config.init_from=atrous-photo starts from them.
-Expected:  depends on the photographs; on those of the card +2.4 dB at sigma 1.5.
-Hardware:  2 CPU cores (AMD EPYC, Zen 5), an hour or so.
+Source:    this project; the shipped weights `atrous-photo` were trained by it.
+           --config.init_from=atrous-photo starts from them.
+Expected:  docs/results.md has what `atrous-photo` reaches.
+Hardware:  2 CPU cores (AMD EPYC, Zen 5), an hour.
 """
 
 from ml_collections import ConfigDict

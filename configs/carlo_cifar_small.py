@@ -2,10 +2,11 @@
 
   python train.py --config configs/carlo_cifar_small.py --workdir runs/carlo_cifar_small
 
-What:      32 filters, 168,227 parameters; MSE; the recipe of `small_recipe`, 8,000 steps of
-           batches of 32.
+What:      32 filters, 168,227 parameters; a loss in decibels, else the recipe of `small_recipe`,
+           8,000 steps of batches of 32.
 Source:    the published architecture at a quarter of its width; the recipe is ours.
-Expected:  not trained to the end by us yet.
+Expected:  docs/results.md has what the shipped `carlo-cifar` reaches, trained by it.
+Hardware:  2 CPU cores (AMD EPYC, Zen 5): ten minutes.
 """
 
 from ml_collections import ConfigDict

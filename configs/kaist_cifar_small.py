@@ -2,10 +2,11 @@
 
   python train.py --config configs/kaist_cifar_small.py --workdir runs/kaist_cifar_small
 
-What:      2 outer and 1 inner block, half the width, 762,301 parameters; L1; the recipe of
-           `small_recipe`, 8,000 steps of batches of 32.
+What:      2 outer and 1 inner block, half the width, 762,301 parameters; starts as the identity; a
+           loss in decibels, else the recipe of `small_recipe`, 8,000 steps of batches of 32.
 Source:    the published architecture at half its width and less depth; the recipe is ours.
-Expected:  not trained to the end by us yet.
+Expected:  docs/results.md has what the shipped `kaist-cifar` reaches, trained by it.
+Hardware:  2 CPU cores (AMD EPYC, Zen 5): twenty minutes.
 """
 
 from ml_collections import ConfigDict

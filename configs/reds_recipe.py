@@ -37,7 +37,7 @@ def apply_small(config: ConfigDict) -> ConfigDict:
     config.batch_size = 4
     config.loss = "psnr"
     config.grad_clip_norm = 20.0
-    config.num_steps = 3000
+    config.num_steps = 2500
     config.eval_every_steps = 500
     config.checkpoint_every_steps = 250
     return config
