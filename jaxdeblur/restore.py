@@ -244,13 +244,17 @@ def restore(
             f"scales = {options.scales} are for networks of image mode; this one sees three frames"
         )
     full = dataclasses.replace(options, strength=1.0, scales=())
-    before = to_float(blurred)
-    after = restore_scales(
-        lambda picture: _restore_tiles(module, variables, picture, full, limits),
-        before,
-        options.scales,
-    )
-    return _quantise(before + options.strength * (after - before), blurred.dtype)
+
+    def once(picture):
+        return _restore_tiles(module, variables, picture, full, limits)
+
+    restored = restore_scales(once, blurred, options.scales)
+    if options.strength < 1:
+        for rows in _bands(blurred.shape[-3]):
+            before, after = to_float(blurred[..., rows, :, :]), to_float(restored[..., rows, :, :])
+            mixed = before + options.strength * (after - before)
+            restored[..., rows, :, :] = _quantise(mixed, blurred.dtype)
+    return restored
 
 
 def restore_scales(
@@ -264,30 +268,55 @@ def restore_scales(
     go the other way, with a network that has learned it.)
 
     Args:
-      restore_once: restores pictures of any size.
-      blurred: float32 `[..., H, W, 3]` in [0, 1].
+      restore_once: restores pictures of any size and type, to new ones.
+      blurred: `[..., H, W, 3]`; uint8, uint16, or float in [0, 1].
       scales: how many times to shrink; those that leave less than `LIMITED_SIDE` pixels of a side
         are left out.
 
     Returns:
-      float32 `[..., H, W, 3]` in [0, 1].
+      The restored pictures, clipped, of the input's type.
     """
     restored = restore_once(blurred)
-    height, width = blurred.shape[-3:-1]
     for scale in scales:
-        if min(height, width) // scale < LIMITED_SIDE:
-            continue
-        known = np.nan_to_num(restored)  # one value that is none would spread along its row
-        small = np.clip(_resize(known, height // scale, width // scale), 0, 1)
-        change = restore_once(small) - small
-        restored = np.clip(restored + _resize(change, height, width), 0, 1)
+        if min(blurred.shape[-3:-1]) // scale >= LIMITED_SIDE:
+            small = _shrink(restored, scale)
+            _add_enlarged(restored, restore_once(small) - small, scale)
     return restored
 
 
-def _resize(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Shrinks without aliasing, or enlarges, by cubic interpolation."""
-    shape = (*pictures.shape[:-3], height, width, 3)
-    return np.asarray(jax.image.resize(pictures, shape, "cubic"))
+def _shrink(pictures: np.ndarray, scale: int) -> np.ndarray:
+    """Means over squares of `scale` pixels, float32; at the ends the last pixel is repeated."""
+    height, width = (-(-size // scale) for size in pictures.shape[-3:-1])
+    columns = np.minimum(np.arange(width * scale), pictures.shape[-2] - 1)
+    small = np.empty((*pictures.shape[:-3], height, width, 3), np.float32)
+    for band in _bands(height):
+        rows = np.arange(band.start * scale, band.stop * scale)
+        rows = np.minimum(rows, pictures.shape[-3] - 1)
+        fine = np.nan_to_num(to_float(pictures[..., rows, :, :][..., columns, :]))
+        squares = (*fine.shape[:-3], len(rows) // scale, scale, width, scale, 3)
+        small[..., band, :, :] = fine.reshape(squares).mean((-4, -2))
+    return small
+
+
+def _add_enlarged(pictures: np.ndarray, change: np.ndarray, scale: int) -> None:
+    """Adds `change`, enlarged by cubic interpolation, in place; a band at a time, for memory."""
+    for rows in _bands(pictures.shape[-3]):
+        band = pictures[..., rows, :, :]
+        larger = jax.image.scale_and_translate(
+            change,
+            band.shape,
+            (change.ndim - 3, change.ndim - 2),
+            jnp.array([scale, scale], jnp.float32),
+            jnp.array([-rows.start, 0], jnp.float32),
+            "cubic",
+            antialias=False,
+        )
+        band[...] = _quantise(to_float(band) + np.asarray(larger), pictures.dtype)
+
+
+def _bands(height: int) -> list[slice]:
+    """Divides rows, so that not all of a picture need be of floats at a time."""
+    return [slice(start, min(start + 128, height)) for start in range(0, height, 128)]
 
 
 def _restore_tiles(

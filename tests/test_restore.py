@@ -211,7 +211,7 @@ def test_coarser_scales_shrink_without_aliasing_and_enlarge_smoothly():
             return picture
         inside = slice(4, -4), slice(4, -4)
         expected = cv2.resize(ramp, (96, 64), interpolation=cv2.INTER_AREA) + 0.125
-        np.testing.assert_allclose(picture[inside], expected[inside], atol=2e-3)
+        np.testing.assert_allclose(picture[inside], expected[inside], atol=1e-6)
         return 0.5 * picture
 
     restored = restore.restore_scales(halve_contrast, ramp + stripes, (4,))

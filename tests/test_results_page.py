@@ -62,6 +62,18 @@ def test_the_figures_in_the_readme_are_those_of_the_table():
         assert cells[:3] == [f"{psnr:.2f}", f"{ssim:.4f}", f"{1e3 * mse:.2f}"]
 
 
+def test_the_gains_on_photographs_in_the_readme_are_those_of_the_table():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = sorted(tables.read(ROOT / "results" / "photos.csv"), key=lambda row: row.max_sigma)
+    for title, values in (
+        ("blurred, dB", [row.blurred_psnr for row in rows]),
+        ("restored, dB", [row.psnr for row in rows]),
+        ("the photograph that gains least, dB", [row.least_gain for row in rows]),
+    ):
+        (line,) = (line for line in lines if line.startswith(f"| {title} |"))
+        assert line == f"| {title} | {' | '.join(f'{value:.2f}' for value in values)} |"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("expected", CIFAR10, ids=lambda row: row.weights)
 def test_a_new_evaluation_of_cifar10_gives_the_table(shared_data, benchmark, expected):
