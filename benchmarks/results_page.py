@@ -194,6 +194,7 @@ def by_sigma(rows: Sequence[Row]) -> str:
         sigma = f"{row.max_sigma:g}"
         if i == 0 or row.max_sigma != rows[i - 1].max_sigma:
             lines.append([sigma, "blurred", *cells(blurred(row), None), "", str(row.date)])
+        assert row.least_gain is not None  # of a whole evaluation
         least = f"{row.least_gain:+.2f}"
         lines.append([sigma, title_of(row), *cells(vars(row), gain_of(row)), least, str(row.date)])
     return markdown(header, lines)

@@ -5,10 +5,11 @@
   python eval.py  --config configs/kaist_reds_small.py --config.data_dir=DIR \
     --workdir runs/kaist_reds_small --config.eval_patch_size=0
 
-What:      2 outer and 1 inner block, half the width, 764,701 parameters, three frames in; 2,500 steps of batches of
-           4 random 128x128 crops, changed as in the published recipe (reds_recipe), optimised as
-           in small_recipe, with a loss in decibels. --config.photo_dir=PHOTOS takes half of the
-           samples from photographs, past which a camera moves.
+What:      2 outer and 1 inner block, half the width, 764,701 parameters, three frames in; 2,500
+           steps of batches of 4 random 128x128 crops, changed as in the published recipe
+           (reds_recipe), optimised as in small_recipe, with a loss in decibels.
+           --config.photo_dir=PHOTOS takes half of the samples from photographs, past which a
+           camera moves.
 Source:    the published architecture at a fraction of its width and depth; the recipe is ours.
 Expected:  docs/results.md has what the shipped `kaist-reds` reaches, trained by it, with
            photographs.

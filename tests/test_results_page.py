@@ -142,13 +142,14 @@ def test_means_over_different_images_have_no_gain_and_parts_count_the_repeats(re
 
 def test_each_sigma_has_its_blurred_row(renderer):
     rows = [
-        row(min_sigma=sigma, max_sigma=sigma, weights=weights)
+        row(min_sigma=sigma, max_sigma=sigma, weights=weights, least_gain=sigma)
         for sigma in (1.0, 1.5)
         for weights in ("one", "two")
     ]
     _, _, *lines = cells_of(renderer.by_sigma(rows))
     assert [line[0] for line in lines] == ["1"] * 3 + ["1.5"] * 3
     assert [line[1][:12] for line in lines[:3]] == ["blurred", "ATROUS_NET (", "ATROUS_NET ("]
+    assert [line[-2] for line in lines[3:]] == ["", "+1.50", "+1.50"]
 
 
 def test_curves_leave_out_what_the_blur_left_unchanged(renderer):
