@@ -4,7 +4,11 @@ The other files start from this one and override what they need. On the command 
 be set as `--config.batch_size=64`, nested ones as `--config.model_kwargs.num_blocks=10`.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
+
+from jaxdeblur.data.degrade import Camera
 
 
 def get_config() -> ConfigDict:
@@ -31,6 +35,7 @@ def get_config() -> ConfigDict:
     # Blur and augmentation. The published recipe blurs each image once and changes nothing else.
     # Evaluation is on Gaussian blur alone.
     config.degradation = "gaussian"  # of training: gaussian | camera (data/degrade.py)
+    config.camera = ConfigDict(dataclasses.asdict(Camera()))  # explained there
     config.min_sigma = 0.0  # pixels; sigma is uniform in (min_sigma, max_sigma)
     config.max_sigma = 3.0  # pixels
     config.fresh_sigma = False  # draw sigma anew each time an image is seen (camera: always)

@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from jaxdeblur import metrics
-from jaxdeblur.data import pipeline
+from jaxdeblur.data import degrade, pipeline
 from jaxdeblur.data.blur import kernel_radius
 from jaxdeblur.errors import InputError, nearest, reported
 from jaxdeblur.losses import LOSSES
@@ -105,6 +105,7 @@ def check(config: ConfigDict) -> None:
                 f"config.{key} = {values[key]} is not divisible by {what}; "
                 f"try {math.ceil(values[key] / divisor) * divisor}"
             )
+    degrade.Camera(**config.camera)
     _check_patches(config)
 
 

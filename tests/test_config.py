@@ -28,11 +28,12 @@ from jaxdeblur.errors import InputError
         ("eval_patch_size", 10, "eval_patch_size = 10 must be at least 11"),
         ("eval_repeats", 0, "eval_repeats = 0 must be at least 1"),
         ("grad_accum_steps", 0, "grad_accum_steps = 0 must be at least 1"),
+        ("camera.motion_share", 1.2, "camera.motion_share = 1.2 must be from 0 to 1"),
     ],
 )
 def test_wrong_values_are_named_with_the_fix(key, value, message):
     config = atrous_cifar.get_config()
-    config[key] = value
+    config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=message):
         configuration.check(config)
 

@@ -9,57 +9,102 @@ everything, sharp pictures too.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
 from PIL import Image
 from scipy import signal
 
+from jaxdeblur.errors import InputError
 from jaxdeblur.pictures import to_uint8
 
 MARGIN = 20  # pixels, the radius of the largest kernel
 
-_BLURS = ("none", "gaussian", "motion", "defocus")
-_BLUR_SHARES = (0.15, 0.45, 0.3, 0.1)
+_STILL = {"none": 0.21, "gaussian": 0.65, "defocus": 0.14}  # shares where nothing moves
 _ENCODED_SHARE = 0.6  # of the blurs: made of the encoded values, not of the light
-_CLEAN_SHARE = 0.7  # of the photographs: neither noise nor JPEG
 
 _GAUSSIAN_SIGMAS = (0.3, 3.2)  # pixels
 _DEFOCUS_RADII = (0.7, 4.5)  # pixels
-_MOTION_LENGTHS = (1.5, 36.0)  # pixels along the path, as many below 7 as above
 _MOTION_POINTS = 80
-_TURNS = (0.002, 0.2)  # radians between two points of the path
+_SMALLEST_TURN = 0.002  # radians between two points of the path
 _LARGEST = 2.0  # times that a moved photograph is enlarged
 _READ_NOISE = 0.01  # standard deviation at most, of 1, in linear light
 _SHOT_NOISE = 0.02  # the same for a white pixel
 _JPEG_QUALITIES = (60, 97)
 
 
-def degrade(photo: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """How often a photograph is spoiled, and by which motion.
+
+    Attributes:
+      motion_share: of the photographs, those with blur of motion.
+      motion_angle: the most that a motion is off the horizontal when it begins, in degrees. A
+        network that has seen none learns motion in one direction in minutes, and in every
+        direction, which 180 stands for, hardly at all; directions added one after another it keeps.
+      shortest_motion: in pixels along the path. As many motions are shorter as longer than the
+        geometric mean of the shortest and the longest.
+      longest_motion: in pixels along the path.
+      largest_turn: standard deviation of the turn between two of the path's 80 points, in radians.
+      clean_share: of the photographs, those with neither noise nor JPEG.
+
+    Raises:
+      InputError: a share outside [0, 1], or a length, angle or turn that makes no path.
+    """
+
+    motion_share: float = 0.43
+    motion_angle: float = 180.0
+    shortest_motion: float = 1.5
+    longest_motion: float = 20.0
+    largest_turn: float = 0.1
+    clean_share: float = 0.7
+
+    def __post_init__(self):
+        for name, low, high in (
+            ("motion_share", 0, 1),
+            ("motion_angle", 0, 180),
+            ("shortest_motion", 0.1, self.longest_motion),
+            ("longest_motion", self.shortest_motion, 2 * MARGIN),
+            ("largest_turn", _SMALLEST_TURN, np.pi),
+            ("clean_share", 0, 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"camera.{name} = {value!r} must be from {low:g} to {high:g}")
+
+
+def degrade(
+    photo: np.ndarray, rng: np.random.Generator, camera: Camera | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Spoils one photograph at random.
 
     Args:
       photo: uint8 `[H + 2 * MARGIN, W + 2 * MARGIN, 3]`.
       rng: decides on everything.
+      camera: how often, and by what; by default `Camera()`.
 
     Returns:
       The blurred and the sharp photograph without the margin, uint8 `[H, W, 3]`.
     """
-    kind = rng.choice(_BLURS, p=_BLUR_SHARES)
-    if kind == "motion":
+    camera = camera or Camera()
+    if rng.random() < camera.motion_share:
         photo = enlarge(photo, rng.uniform(1, _LARGEST))
-    return blur_and_spoil(photo, kind, rng), photo[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        kernel = random_motion(camera, rng)
+    else:
+        kernel = still_kernel(str(rng.choice(list(_STILL), p=list(_STILL.values()))), rng)
+    blurred = spoil(photo, kernel, rng.random() < camera.clean_share, rng)
+    return blurred, photo[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
-def blur_and_spoil(sharp: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """What a camera makes of a photograph with one kind of blur; sizes as in `degrade`."""
+def spoil(
+    sharp: np.ndarray, kernel: np.ndarray, clean: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """What a camera makes of a photograph with one kernel; sizes as in `degrade`."""
     # As software blurs and shrinks, and as frames of a video are averaged.
     encoded = rng.random() < _ENCODED_SHARE
-    clean = rng.random() < _CLEAN_SHARE
-    if kind == "none" and clean:
-        return sharp[MARGIN:-MARGIN, MARGIN:-MARGIN]
     light = sharp / np.float32(255) if encoded else to_linear(sharp)
-    light = blur(light, random_kernel(kind, rng))
+    light = blur(light, kernel)
     image = to_uint8(light if encoded else to_encoded(light))
     if clean:
         return image
@@ -79,8 +124,11 @@ def enlarge(photo: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC, box))
 
 
-def random_kernel(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Returns a kernel of one kind, float32 `[2 * MARGIN + 1, 2 * MARGIN + 1]`, of sum 1."""
+def still_kernel(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Returns a kernel of "none", "gaussian" or "defocus".
+
+    Like all kernels here float32 `[2 * MARGIN + 1, 2 * MARGIN + 1]`, of sum 1.
+    """
     match kind:
         case "gaussian":
             sigma = rng.uniform(*_GAUSSIAN_SIGMAS)
@@ -88,11 +136,14 @@ def random_kernel(kind: str, rng: np.random.Generator) -> np.ndarray:
             return gaussian_kernel(sigma, sigma * ratio, rng.uniform(0, np.pi))
         case "defocus":
             return defocus_kernel(rng.uniform(*_DEFOCUS_RADII))
-        case "motion":
-            turn = np.exp(rng.uniform(*np.log(_TURNS)))
-            length = np.exp(rng.uniform(*np.log(_MOTION_LENGTHS)))
-            return motion_kernel(length, turn, rng)
     return defocus_kernel(0)
+
+
+def random_motion(camera: Camera, rng: np.random.Generator) -> np.ndarray:
+    """Returns the kernel of a motion that a camera makes."""
+    turn = np.exp(rng.uniform(*np.log((_SMALLEST_TURN, camera.largest_turn))))
+    length = np.exp(rng.uniform(*np.log((camera.shortest_motion, camera.longest_motion))))
+    return motion_kernel(length, turn, rng, camera.motion_angle)
 
 
 def gaussian_kernel(sigma: float, across: float, angle: float) -> np.ndarray:
@@ -111,15 +162,17 @@ def defocus_kernel(radius: float, finer: int = 5) -> np.ndarray:
     return _normalise(covered.reshape(side, finer, side, finer).sum((1, 3)))
 
 
-def motion_kernel(length: float, turn: float, rng: np.random.Generator) -> np.ndarray:
+def motion_kernel(
+    length: float, turn: float, rng: np.random.Generator, angle: float = 180.0
+) -> np.ndarray:
     """The path of a point while the shutter is open; see `random_path` for the arguments."""
-    path = random_path(length, turn, _MOTION_POINTS, rng)
+    path = random_path(length, turn, _MOTION_POINTS, rng, angle)
     # The middle of its mass on the central pixel: blur shall not move the picture.
     return path_kernel(path - path.mean(0), MARGIN)
 
 
 def random_path(
-    length: float, turn: float, num_points: int, rng: np.random.Generator
+    length: float, turn: float, num_points: int, rng: np.random.Generator, angle: float = 180.0
 ) -> np.ndarray:
     """Draws the path of a camera in a hand: it turns and changes its speed a little at every point.
 
@@ -128,12 +181,13 @@ def random_path(
       turn: standard deviation of the turn between two of its points, in radians.
       num_points: how many points, equally far apart in time.
       rng: draws the path.
+      angle: between its beginning and the horizontal at most, in degrees; 180: any.
 
     Returns:
       float `[num_points, 2]`, rows and columns.
     """
     turns = rng.normal(0, turn, num_points)
-    heading = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
+    heading = np.deg2rad(rng.uniform(-angle, angle)) + np.cumsum(turns)
     speeds = np.exp(np.cumsum(rng.normal(0, 0.1, num_points)))
     steps = np.stack([np.sin(heading), np.cos(heading)], axis=1) * speeds[:, None]
     return np.cumsum(steps * length / speeds.sum(), axis=0)

@@ -153,14 +153,16 @@ class GaussianBlur:
         return {"sharp": np.ascontiguousarray(patch), "sigma": np.asarray(sigma, np.float32)}
 
 
+@dataclasses.dataclass(frozen=True)
 class CameraBlur:
     """Spoils a patch at random as cameras do; the blur needs a margin around it."""
 
+    camera: degrade.Camera
     margin = degrade.MARGIN
 
     def __call__(self, patch: np.ndarray, index: int, rng: np.random.Generator) -> Batch:
         del index
-        blurred, sharp = degrade.degrade(patch, rng)
+        blurred, sharp = degrade.degrade(patch, rng, self.camera)
         return {"sharp": np.ascontiguousarray(sharp), "blurred": np.ascontiguousarray(blurred)}
 
 
@@ -275,7 +277,7 @@ def _clip_sample(
 
 def _training_blur(config: ConfigDict, num_images: int) -> GaussianBlur | CameraBlur:
     if config.degradation == "camera":
-        return CameraBlur()
+        return CameraBlur(degrade.Camera(**config.camera))
     bounds = (config.min_sigma, config.max_sigma)
     sigmas = None
     if not config.fresh_sigma:

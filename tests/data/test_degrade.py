@@ -7,6 +7,7 @@ import pytest
 from configs import atrous_photos
 from jaxdeblur.data import degrade, photos, pipeline
 from jaxdeblur.data.blur import make_pair
+from jaxdeblur.errors import InputError
 from jaxdeblur.pictures import to_uint8
 
 M = degrade.MARGIN
@@ -55,7 +56,7 @@ def test_defocus_kernel_is_a_disk(radius):
 
 
 def test_no_blur_is_a_single_pixel():
-    kernel = degrade.random_kernel("none", rng())
+    kernel = degrade.still_kernel("none", rng())
     assert kernel[M, M] == kernel.sum() == 1
 
 
@@ -76,9 +77,57 @@ def test_motion_kernel_is_a_path_around_the_centre():
 @pytest.mark.parametrize("kind", ["none", "gaussian", "motion", "defocus"])
 def test_kernels_neither_darken_nor_brighten(kind):
     for seed in range(20):
-        kernel = degrade.random_kernel(kind, rng(seed))
+        moves = kind == "motion"
+        random = rng(seed)
+        kernel = (
+            degrade.random_motion(degrade.Camera(), random)
+            if moves
+            else degrade.still_kernel(kind, random)
+        )
         assert kernel.shape == (SIDE, SIDE)
         np.testing.assert_allclose(kernel.sum(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [0, 30, 180])
+def test_motions_begin_within_an_angle_of_the_horizontal(limit):
+    camera = degrade.Camera(
+        motion_angle=limit, shortest_motion=12, longest_motion=12, largest_turn=0.002
+    )
+    angles = []
+    for seed in range(60):
+        _, covariance = moments(degrade.random_motion(camera, rng(seed)))
+        rows, columns = np.linalg.eigh(covariance)[1][:, 1]
+        angles.append(np.degrees(np.arctan2(abs(rows), abs(columns))))
+    expected = min(limit, 90)
+    assert 0.8 * expected <= max(angles) <= expected + 2
+
+
+def test_photographs_are_spoiled_as_often_as_the_camera_says():
+    sharp = noise(8 + 2 * M, 8 + 2 * M, 3)
+    inside = sharp[M:-M, M:-M]
+    never = degrade.Camera(motion_share=0, clean_share=1)
+    same = [np.array_equal(degrade.degrade(sharp, rng(i), never)[0], inside) for i in range(200)]
+    assert 0.13 < np.mean(same) < 0.29  # without blur; every other kernel changes noise
+    always = degrade.Camera(motion_share=1, shortest_motion=5)
+    assert not any(
+        np.array_equal(degrade.degrade(sharp, rng(i), always)[0], inside) for i in range(50)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("motion_share", 1.5),
+        ("clean_share", -0.1),
+        ("motion_angle", 200.0),
+        ("shortest_motion", 30.0),
+        ("longest_motion", 41.0),
+        ("largest_turn", float("nan")),
+    ],
+)
+def test_a_camera_that_cannot_be_names_the_field(name, value):
+    with pytest.raises(InputError, match=f"camera.{name} = {value}"):
+        degrade.Camera(**{name: value})
 
 
 def test_blur_is_a_convolution():

@@ -1,0 +1,38 @@
+"""The course in motion blur that ATROUS_NET takes before `atrous_photos`.
+
+  weights=atrous-cifar
+  for angle in 0 22.5 45 90; do
+    python train.py --config configs/atrous_motion.py --config.data_dir=DIR \
+      --config.camera.motion_angle=$angle --config.init_from=$weights --workdir runs/motion_$angle
+    weights=runs/motion_$angle/checkpoints/800
+  done
+
+What:      photographs with blur of motion alone, 3 to 14 pixels and nearly straight; random 64x64
+           patches, 800 steps of batches of 16 for each angle. Where all directions come at once,
+           the network has to tell them apart before deblurring pays, and deblur before telling
+           pays; it stays for thousands of steps at what serves every direction a little.
+Source:    this project. The card of `atrous-photo` has the steps of each angle in its own course.
+Expected:  training images that gain more at the end than at the beginning (`psnr` above
+           `blurred_psnr` in metrics.jsonl); what counts is measured after `atrous_photos`.
+Hardware:  2 CPU cores (AMD EPYC, Zen 5), four minutes for each angle.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import atrous_photos
+
+
+def get_config() -> ConfigDict:
+    config = atrous_photos.get_config()
+    config.camera.motion_share = 1.0
+    config.camera.motion_angle = 0.0
+    config.camera.shortest_motion = 3.0
+    config.camera.longest_motion = 14.0
+    config.camera.largest_turn = 0.02
+    config.camera.clean_share = 1.0
+    config.patch_size = 64
+    config.batch_size = 16
+    config.num_steps = 800
+    config.warmup_steps = 100
+    config.ema_decay = 0.99
+    return config
