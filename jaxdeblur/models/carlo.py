@@ -20,16 +20,21 @@ class CarloNet(nn.Module):
 
     Attributes:
       num_filters: channels of every layer but the last.
+      he_init: start all kernels He-normal instead of Glorot-uniform, which halves what passes a
+        layer with ReLU, and the output at grey, so that its ReLU does not die: training then stands
+        larger learning rates. The published network does not.
       dtype: type of the arithmetic; parameters stay float32.
 
     References:
-      "CARLO_NET" of github.com/FrancescoBonzi/DeblurringDeepLearningProject.
+      "CARLO_NET" of github.com/FrancescoBonzi/DeblurringDeepLearningProject; for `he_init`, He et
+      al., "Delving Deep into Rectifiers", ICCV 2015.
     """
 
     size_multiple: ClassVar[int] = 1
     minimum_size: ClassVar[int] = 21
 
     num_filters: int = 128
+    he_init: bool = False
     dtype: Dtype | None = None
 
     @property
@@ -42,8 +47,11 @@ class CarloNet(nn.Module):
         """Restores `[B, H, W, 3 or 9]` in [0, 1], H and W from 21, to `[B, H, W, 3]`."""
         del train
         check_input(blurred, "carlo_net", minimum=self.minimum_size)
-        conv = functools.partial(Conv, kernel_size=3, padding="VALID", dtype=self.dtype)
-        deconv = functools.partial(ConvTranspose, kernel_size=3, padding="VALID", dtype=self.dtype)
+        initializers = nn.initializers
+        init = initializers.he_normal() if self.he_init else initializers.glorot_uniform()
+        options = {"kernel_size": 3, "padding": "VALID", "kernel_init": init, "dtype": self.dtype}
+        conv = functools.partial(Conv, **options)
+        deconv = functools.partial(ConvTranspose, **options)
 
         x = blurred
         encoded = []
@@ -54,5 +62,7 @@ class CarloNet(nn.Module):
             x = nn.relu(deconv(self.num_filters, name=f"decoder_{i}")(x))  # [B, H-18+2i, ..., F]
             if i % 2 == 0:
                 x = nn.relu(encoded[8 - i] + x)
-        restored = nn.relu(deconv(3, name="decoder_9")(x))  # [B, H, W, 3]
+        grey = {"kernel_init": initializers.zeros, "bias_init": initializers.constant(0.5)}
+        last = deconv(3, name="decoder_9", **grey if self.he_init else {})
+        restored = nn.relu(last(x))  # [B, H, W, 3]
         return restored.astype(blurred.dtype)

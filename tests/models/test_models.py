@@ -331,6 +331,24 @@ def test_kaist_net_can_start_as_the_identity():
     assert zero == blocks
 
 
+def test_carlo_net_can_start_at_grey_with_activations_that_do_not_shrink():
+    blurred = jnp.asarray(np.random.default_rng(0).random((1, 32, 32, 3)), jnp.float32)
+
+    def deepest(he_init):
+        """What the encoder makes of a picture, and what the network does."""
+        module = create_model("carlo_net", num_filters=64, he_init=he_init)
+        variables = module.init(jax.random.key(0), blurred)
+        kept = {"capture_intermediates": True, "mutable": "intermediates"}
+        restored, layers = module.apply(variables, blurred, **kept)
+        first, last = (layers["intermediates"][f"encoder_{i}"]["__call__"][0] for i in (0, 9))
+        return float(last.std() / first.std()), restored
+
+    kept, restored = deepest(True)
+    np.testing.assert_array_equal(restored, 0.5)
+    assert 0.3 < kept < 3
+    assert deepest(False)[0] < 0.1
+
+
 def test_zero_init_starts_as_the_identity():
     blurred = jnp.asarray(np.random.default_rng(0).random((1, 8, 8, 9)), jnp.float32)
     module = create_model("atrous_net", **SMALL["atrous_net"], zero_init=True)
