@@ -3,7 +3,7 @@
   python benchmarks/limits.py --model atrous-photo --data_dir photos
 
 restores the `val` photographs of a folder, as they are, blurred by Gaussians and spoiled as cameras
-do, and prints twice the most that any part of 64x64 pixels changed (`jaxdeblur.restore.changes`).
+do, and prints twice the most that any part of 64x64 pixels changed (`jaxdeblur.plausible.changes`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxdeblur.data import blur, degrade, photos
 from jaxdeblur.errors import reported
-from jaxdeblur.restore import LIMITED_SIDE, changes, to_float
+from jaxdeblur.pixels import to_float
+from jaxdeblur.plausible import LIMITED_SIDE, changes
 from jaxdeblur.weights import load
 
 SIDE = 256  # of the central part that is restored

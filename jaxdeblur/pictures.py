@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxdeblur.pixels import from_float
+
 _GAP, _HEADER, _CAPTION = 4, 16, 14  # pixels
 
 
@@ -31,17 +33,12 @@ def contact_sheet(columns: Mapping[str, np.ndarray], captions: Sequence[str]) ->
         draw.text((left, 2), title, fill="black")
         for row, image in enumerate(images):
             # Nearest neighbour: an enlarged pixel must look like one, not like blur.
-            tile = Image.fromarray(to_uint8(image))
+            tile = Image.fromarray(from_float(image, np.uint8))
             tile = tile.resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, _HEADER + row * row_height))
     for row, caption in enumerate(captions):
         draw.text((_GAP, _HEADER + row * row_height + height), caption, fill="black")
     return sheet
-
-
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Rounds float [0, 1] to uint8, clipping what lies outside."""
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def save_curves(metrics_file: Path, path: Path) -> None:

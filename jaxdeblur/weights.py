@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdeblur import atomic, restore
+from jaxdeblur import atomic, restore, tiling
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.models import create_model, describe_model
 from jaxdeblur.models.layers import Array
@@ -46,7 +46,7 @@ class Deblurrer:
         self,
         blurred: Array,
         *,
-        tile: restore.Tile = "auto",
+        tile: tiling.Tile = "auto",
         self_ensemble: bool = False,
         strength: float = 1.0,
         scales: Sequence[int] | None = None,
@@ -64,7 +64,7 @@ class Deblurrer:
           self_ensemble: average over the picture's 8 flips and turns; takes 8 times as long.
           strength: 0 gives the blurred picture back, 1 the restored one, in between a mixture.
           scales: further passes over the picture, shrunk so many times, for blur that is too long
-            at its own size (`restore.restore_scales`); by default the card's, () for none.
+            at its own size (`scales.restore_scales`); by default the card's, () for none.
 
         Returns:
           The restored pictures with 3 channels, clipped, of the input's type: rounded for

@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdeblur import create_model, restore, weights
+from jaxdeblur import create_model, restore, scales, weights
 from jaxdeblur.errors import InputError
 from jaxdeblur.weights import Deblurrer
 
@@ -85,13 +84,6 @@ def test_a_batch_is_padded_to_the_grid_alone():
     np.testing.assert_allclose(deblurrer(on_grid), expected, rtol=0, atol=1e-6)
 
 
-def test_reflection_is_that_of_numpy():
-    for size in (2, 3, 5):
-        expected = np.pad(np.arange(size), (0, 17), mode="reflect")
-        np.testing.assert_array_equal(restore._reflect(np.arange(size + 17), size), expected)
-    np.testing.assert_array_equal(restore._reflect(np.arange(4), 1), np.zeros(4))
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (257, 255), (3000, 2000)], ids=str)
 def test_any_size_is_restored(size):
     deblurrer = make()
@@ -106,54 +98,9 @@ def test_any_size_is_restored(size):
     np.testing.assert_allclose(restored, whole(deblurrer, picture, padded), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("length", "tile", "reach", "multiple"),
-    [
-        (1000, 256, (58, 58), 2),
-        (1000, 104, (40, 53), 8),
-        (130, 120, (20, 20), 1),
-        (99, 64, (0, 9), 8),
-    ],
-)
-def test_tiles_cover_a_line_with_their_margins(length, tile, reach, multiple):
-    padded = -(-length // multiple) * multiple
-    spans = restore.cut(length, padded, tile, reach, multiple)
-    assert [span.first for span in spans] == [0, *(span.stop for span in spans[:-1])]
-    assert spans[-1].stop == length
-    for span in spans:
-        assert span.start % multiple == 0
-        assert 0 <= span.start <= padded - tile
-        assert span.first < span.stop
-        assert span.start == 0 or span.first - span.start >= reach[0]
-        assert span.start + tile == padded or span.start + tile - span.stop >= reach[1]
-
-
-def test_forty_sizes_share_six_programs():
-    module = create_model("atrous_net_small")
-    random = np.random.default_rng(0)
-    options, shapes = restore.Options(), set()
-    for size in random.integers(20, 5000, (400, 2)):
-        plan = restore.plan(module, tuple(size), options, single=True, budget=10**6)
-        shapes.add(plan.shape)
-        if min(size) > 3000:
-            assert plan.pixels < 1.8 * size.prod()
-    assert len(shapes) <= 6
-
-
-def test_memory_decides_on_the_tiles_but_not_on_the_picture():
-    module = create_model("atrous_net_small")
-    roomy = restore.plan(module, (2000, 1500), restore.Options(), single=True, budget=10**6)
-    scarce = restore.plan(module, (2000, 1500), restore.Options(), single=True, budget=200_000)
-    assert 200_000 < np.prod(roomy.shape) <= 10**6
-    assert np.prod(scarce.shape) <= 200_000
-    for axis in (0, 1):
-        ends = [
-            (plan.rows, plan.columns)[axis][-1].start + plan.shape[axis] for plan in (roomy, scarce)
-        ]
-        assert ends[0] == ends[1]
-    # Wider networks get fewer pixels.
-    wide = create_model("atrous_net")
-    ratio = restore.pixels_at_once(module, 3) / restore.pixels_at_once(wide, 3)
+def test_wider_networks_get_fewer_pixels():
+    narrow, wide = create_model("atrous_net_small"), create_model("atrous_net")
+    ratio = restore.pixels_at_once(narrow, 3) / restore.pixels_at_once(wide, 3)
     assert 3.9 < ratio < 4.1
 
 
@@ -185,47 +132,12 @@ def test_strength_mixes():
     np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
-def test_coarser_scales_add_what_they_change_enlarged():
-    seen = []
-
-    def brighten_small(picture):
-        seen.append(picture.shape)
-        return picture + (0.1 if picture.shape[-2] < 300 else 0)
-
-    picture = 0.6 * noise(2, 256, 320, 3)
-    restored = restore.restore_scales(brighten_small, picture, (2, 4, 8))
-    # 256 / 8 pixels are too few for the last.
-    assert seen == [(2, 256, 320, 3), (2, 128, 160, 3), (2, 64, 80, 3)]
-    np.testing.assert_allclose(restored, picture + 0.2, atol=1e-5)
-    same = restore.restore_scales(lambda picture: picture, picture, (4, 2))
-    np.testing.assert_array_equal(same, picture)
-
-
-def test_coarser_scales_shrink_without_aliasing_and_enlarge_smoothly():
-    rows, columns = np.mgrid[:256, :384].astype(np.float32)
-    ramp = np.stack([columns / 600, rows / 400, 0 * rows + 0.3], axis=-1)
-    stripes = 0.25 * (columns[..., None] % 2)  # of one pixel: grey, where the picture is shrunk
-
-    def halve_contrast(picture):
-        if picture.shape[0] == 256:
-            return picture
-        inside = slice(4, -4), slice(4, -4)
-        expected = cv2.resize(ramp, (96, 64), interpolation=cv2.INTER_AREA) + 0.125
-        np.testing.assert_allclose(picture[inside], expected[inside], atol=1e-6)
-        return 0.5 * picture
-
-    restored = restore.restore_scales(halve_contrast, ramp + stripes, (4,))
-    inside = slice(16, -16), slice(16, -16)
-    expected = np.clip(ramp + stripes - 0.5 * (ramp + 0.125), 0, 1)
-    np.testing.assert_allclose(restored[inside], expected[inside], atol=3e-3)
-
-
 def test_the_card_chooses_the_scales_and_a_call_may_choose_others():
     deblurrer = make(card={"scales": [2]})
     picture = noise(160, 140, 3)
     plain = make()
     once = functools.partial(plain, tile="off")
-    expected = restore.restore_scales(once, picture, (2,))
+    expected = scales.restore_scales(once, picture, (2,))
     np.testing.assert_allclose(deblurrer(picture), expected, atol=2e-5)
     assert np.abs(deblurrer(picture) - plain(picture)).max() > 1e-3
     np.testing.assert_array_equal(deblurrer(picture, scales=()), plain(picture))
@@ -238,10 +150,10 @@ def test_the_card_chooses_the_scales_and_a_call_may_choose_others():
     assert not np.isnan(deblurrer(picture)[150:, 130:]).any()
 
 
-@pytest.mark.parametrize("scales", [(1,), (0,), (2.5,), ("4",)])
-def test_wrong_scales_are_named(scales):
+@pytest.mark.parametrize("wrong", [(1,), (0,), (2.5,), ("4",)])
+def test_wrong_scales_are_named(wrong):
     with pytest.raises(InputError, match=r"scales = .* must be whole numbers above 1"):
-        make()(noise(8, 8, 3), scales=scales)
+        make()(noise(8, 8, 3), scales=wrong)
     with pytest.raises(InputError, match="three frames"):
         make(channels=9)(noise(8, 8, 3), scales=(2,))
 

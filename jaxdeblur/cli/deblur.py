@@ -331,7 +331,7 @@ def _comparison(blurred: np.ndarray, restored: np.ndarray, sharp: np.ndarray) ->
     import jax.numpy as jnp
 
     from jaxdeblur import metrics
-    from jaxdeblur.restore import to_float
+    from jaxdeblur.pixels import to_float
 
     before, after, original = (jnp.asarray(to_float(x)) for x in (blurred, restored, sharp))
     line = f"PSNR {metrics.psnr(before, original):.2f} -> {metrics.psnr(after, original):.2f} dB"
@@ -348,11 +348,12 @@ def _side_by_side(pictures: list[np.ndarray]) -> bytes:
     import numpy as np
     from PIL import Image
 
-    from jaxdeblur.pictures import to_uint8
-    from jaxdeblur.restore import to_float
+    from jaxdeblur.pixels import from_float, to_float
 
     gap = np.full((pictures[0].shape[0], 8, 3), 255, np.uint8)
-    parts = [part for picture in pictures for part in (gap, to_uint8(to_float(picture)))]
+    parts = [
+        part for picture in pictures for part in (gap, from_float(to_float(picture), np.uint8))
+    ]
     file = io.BytesIO()
     Image.fromarray(np.concatenate(parts[1:], axis=1)).save(file, "PNG")
     return file.getvalue()

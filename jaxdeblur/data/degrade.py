@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import signal
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.pictures import to_uint8
+from jaxdeblur.pixels import from_float
 
 MARGIN = 20  # pixels, the radius of the largest kernel
 
@@ -105,11 +105,11 @@ def spoil(
     encoded = rng.random() < _ENCODED_SHARE
     light = sharp / np.float32(255) if encoded else to_linear(sharp)
     light = blur(light, kernel)
-    image = to_uint8(light if encoded else to_encoded(light))
+    image = from_float(light if encoded else to_encoded(light), np.uint8)
     if clean:
         return image
     noisy = add_noise(to_linear(image), rng)
-    return compress(to_uint8(to_encoded(noisy)), int(rng.integers(*_JPEG_QUALITIES)))
+    return compress(from_float(to_encoded(noisy), np.uint8), int(rng.integers(*_JPEG_QUALITIES)))
 
 
 def enlarge(photo: np.ndarray, factor: float) -> np.ndarray:

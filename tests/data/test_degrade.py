@@ -8,7 +8,7 @@ from configs import atrous_photos
 from jaxdeblur.data import degrade, photos, pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError
-from jaxdeblur.pictures import to_uint8
+from jaxdeblur.pixels import from_float
 
 M = degrade.MARGIN
 SIDE = 2 * M + 1
@@ -142,7 +142,7 @@ def test_srgb_has_its_standard_values():
     expected = [0, 10 / 255 / 12.92, ((128 / 255 + 0.055) / 1.055) ** 2.4, 0.5029, 1]
     np.testing.assert_allclose(degrade.to_linear(levels), expected, atol=1e-4)
     every = np.arange(256, dtype=np.uint8)
-    back = to_uint8(degrade.to_encoded(degrade.to_linear(every)))
+    back = from_float(degrade.to_encoded(degrade.to_linear(every)), np.uint8)
     np.testing.assert_array_equal(back, every)
 
 

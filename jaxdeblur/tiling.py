@@ -1,0 +1,198 @@
+"""The geometry of tiles: how a picture of any size is padded and cut for a network.
+
+The networks are local: a restored pixel depends on no more than `module.reach` pixels around it. So
+a tile with that margin gives what the whole picture would, to rounding, if it lies on the network's
+grid and the margin is left out only where the picture itself ends.
+
+XLA compiles a program for each size. A single picture is therefore padded, by reflection, to a size
+that tiles of a few shapes cover; a batch, whose size its user chose, to the network's grid alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+from flax import linen as nn
+
+from jaxdeblur.errors import InputError
+
+Tile = int | Literal["auto", "off"]
+
+# Shapes of tiles, in pixels: few, so that a folder of photographs compiles few programs, and small
+# enough for the caches of a CPU (with 64 channels, a pixel costs half as much again beyond).
+_SHAPES = ((256, 256), (384, 512), (512, 384), (512, 768), (768, 512), (768, 768))
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """A tile along one axis.
+
+    Attributes:
+      start: its first pixel.
+      first: the first pixel that it gives to the result.
+      stop: the pixel after the last one.
+    """
+
+    start: int
+    first: int
+    stop: int
+
+    @property
+    def inside(self) -> slice:
+        """The tile's own pixels that it gives to the result."""
+        return slice(self.first - self.start, self.stop - self.start)
+
+
+def cut(length: int, padded: int, tile: int, reach: tuple[int, int], multiple: int) -> list[Span]:
+    """Covers one axis of a picture with overlapping tiles.
+
+    Args:
+      length: of the picture, in pixels.
+      padded: its length with padding, a multiple of `multiple`.
+      tile: length of a tile, a multiple of `multiple`, `padded` at most.
+      reach: pixels before and after its own that a restored pixel depends on.
+      multiple: tiles start on multiples of it.
+
+    Returns:
+      The tiles in order; what they give follows one another from 0 to `length`.
+    """
+    before, after = reach
+    spans = [Span(0, 0, length if tile == padded else min(tile - after, length))]
+    while spans[-1].stop < length:
+        first = spans[-1].stop
+        start = min((first - before) // multiple * multiple, padded - tile)
+        stop = length if start + tile == padded else min(start + tile - after, length)
+        spans.append(Span(start, first, stop))
+    return spans
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The tiles of pictures of one size.
+
+    Attributes:
+      shape: height and width of a tile.
+      rows: the tiles along the height.
+      columns: the tiles along the width.
+    """
+
+    shape: tuple[int, int]
+    rows: list[Span]
+    columns: list[Span]
+
+    @classmethod
+    def of(
+        cls,
+        size: tuple[int, int],
+        padded: tuple[int, int],
+        shape: tuple[int, int],
+        reach: tuple[int, int],
+        multiple: int,
+    ) -> Plan | None:
+        """The plan with tiles of a shape; None where their margins leave nothing of them."""
+        shape = (min(shape[0], padded[0]), min(shape[1], padded[1]))
+        for tile, whole in zip(shape, padded, strict=True):
+            if tile < whole and tile < sum(reach) + multiple:
+                return None
+        spans = (
+            cut(length, whole, tile, reach, multiple)
+            for length, whole, tile in zip(size, padded, shape, strict=True)
+        )
+        return cls(shape, *spans)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all tiles."""
+        return math.prod(self.shape) * len(self.rows) * len(self.columns)
+
+
+def padded_size(module: nn.Module, size: tuple[int, int], *, single: bool) -> tuple[int, int]:
+    """Returns the height and width to which pictures of a size are padded.
+
+    They depend on nothing else, so that no option changes what lies beyond the picture.
+    """
+    network: Any = module
+    multiple = network.size_multiple
+    height, width = (round_up(max(n, network.minimum_size), multiple) for n in size)
+    if not single:
+        return height, width
+    choices = []
+    for shape in _SHAPES:
+        padded = (max(height, shape[0]), max(width, shape[1]))
+        if tiles := Plan.of(size, padded, shape, network.reach, multiple):
+            choices.append((tiles.pixels, padded))
+    return min(choices)[1] if choices else (height, width)
+
+
+def plan(
+    module: nn.Module,
+    size: tuple[int, int],
+    tile: Tile = "auto",
+    *,
+    turned: bool = False,
+    single: bool,
+    budget: int,
+) -> Plan:
+    """Decides on padding and tiles.
+
+    Args:
+      module: the network.
+      size: height and width of the picture in pixels.
+      tile: side of square tiles in pixels, "auto" for tiles that fit the memory, "off" for none.
+      turned: the tiles will be flipped and turned.
+      single: a picture by itself, which shares programs with pictures of other sizes.
+      budget: pixels that may be restored at once.
+
+    Raises:
+      InputError: tiles of the given size would be nothing but margin.
+    """
+    network: Any = module
+    multiple, reach = network.size_multiple, network.reach
+    if turned:  # the network sees as far to the other side
+        reach = (max(reach), max(reach))
+    padded = padded_size(module, size, single=single)
+    at_once = min(budget, math.prod(_SHAPES[-1]))
+    if tile == "off" or (tile == "auto" and not single and math.prod(padded) <= at_once):
+        shapes = [padded]
+    elif tile == "auto":
+        # Tiles that the picture is too small for would be cut to its size, each time another one.
+        shapes = [s for s in _SHAPES if not single or (s[0] <= padded[0] and s[1] <= padded[1])]
+    else:
+        side = round_up(tile, multiple)
+        shapes = [(side, side)]
+    plans = [p for s in shapes if (p := Plan.of(size, padded, s, reach, multiple))]
+    if not plans and tile != "auto":
+        raise InputError(
+            f"tile = {tile} is too small for {type(module).__name__}, whose margins are "
+            f"{reach[0]} and {reach[1]} pixels; {sum(reach) + multiple} at least, or 'auto'"
+        )
+    if not plans and (whole := Plan.of(size, padded, padded, reach, multiple)):
+        plans = [whole]  # no tile is larger than its margins
+    fitting = [p for p in plans if math.prod(p.shape) <= budget]
+    if fitting:
+        return min(fitting, key=lambda p: p.pixels)
+    return min(plans, key=lambda p: math.prod(p.shape))
+
+
+def window(picture: np.ndarray, rows: Span, columns: Span, shape: tuple[int, int]) -> np.ndarray:
+    """A tile of the padded picture."""
+    lines = (
+        _reflect(np.arange(span.start, span.start + length), size)
+        for span, length, size in zip((rows, columns), shape, picture.shape[:2], strict=True)
+    )
+    return picture[np.ix_(*lines)]
+
+
+def _reflect(index: np.ndarray, size: int) -> np.ndarray:
+    """Reflects indices at both ends, without repeating the edge pixel, as often as it takes."""
+    period = max(2 * (size - 1), 1)
+    index = index % period
+    return np.minimum(index, period - index) if size > 1 else np.zeros_like(index)
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is no less than a number."""
+    return -(-number // multiple) * multiple
