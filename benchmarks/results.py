@@ -29,6 +29,7 @@ from PIL import Image
 
 from jaxdeblur import evaluation, pictures, startup, tables
 from jaxdeblur.errors import InputError, nearest, reported
+from jaxdeblur.results import Result
 from jaxdeblur.weights import shipped
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ sys.path.insert(0, str(ROOT))  # where the configurations are
 SHEET_ROWS = 3
 SHEET_SIDE = 192  # pixels; of larger images the middle is shown
 
-Restored = dict[str, evaluation.Result]  # of the same images, by weights
+Restored = dict[str, Result]  # of the same images, by weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
-from PIL import Image
 
 from jaxdeblur import config as configuration
-from jaxdeblur import distributed, metrics, pictures, restore, results, tables, weights
+from jaxdeblur import distributed, metrics, restore, results, tables, weights
 from jaxdeblur.data import clips, pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError
@@ -62,52 +60,6 @@ def measure(
         images["restored"] = restored
         rows |= {name: metric(restored, sharp) for name, metric in metrics.METRICS.items()}
     return rows, images
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What an evaluation measured.
-
-    Attributes:
-      rows: for each of N images its `index`, its `sigma` where it has one, and its metrics, `[N]`
-        each.
-      shown: n of the row numbers.
-      images: of these rows, `blurred`, `sharp` and, with a network, `restored`: n of `[H, W, 3]`
-        each.
-    """
-
-    rows: dict[str, np.ndarray]
-    shown: list[int]
-    images: dict[str, list[np.ndarray]]
-
-    def means(self) -> dict[str, float]:
-        """The mean of each metric; infinite PSNR, of images equal to the sharp, is left out."""
-        return {
-            name: float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.inf
-            for name, values in self.rows.items()
-            if name.removeprefix("blurred_") in metrics.METRICS
-        }
-
-    def unchanged(self) -> float:
-        """The share of images that the blur left as they were."""
-        return float(np.isinf(self.rows["blurred_psnr"]).mean())
-
-    def contact_sheet(self) -> Image.Image:
-        """The images, blurred | restored | sharp, each row with its PSNR."""
-        columns = {
-            name: np.stack(self.images[name])
-            for name in ("blurred", "restored", "sharp")
-            if name in self.images
-        }
-        captions = []
-        for i in self.shown:
-            caption = f"{self.rows['blurred_psnr'][i]:.2f} dB"
-            if "sigma" in self.rows:
-                caption = f"sigma {self.rows['sigma'][i]:.2f}: {caption}"
-            if "psnr" in self.rows:
-                caption += f" -> {self.rows['psnr'][i]:.2f} dB"
-            captions.append(caption)
-        return pictures.contact_sheet(columns, captions)
 
 
 class Evaluator:
@@ -156,7 +108,7 @@ class Evaluator:
         *,
         num_pictures: int = 8,
         progress: Callable[[int], None] = lambda count: None,
-    ) -> Result:
+    ) -> results.Result:
         """Measures all images.
 
         Every process must call it; all have the same rows, process 0 alone has pictures.
@@ -172,7 +124,9 @@ class Evaluator:
             return self._patches(variables, spread, progress)
         return self._frames(variables, spread, progress)
 
-    def _patches(self, variables: Any, spread: set[int], progress: Callable[[int], None]) -> Result:
+    def _patches(
+        self, variables: Any, spread: set[int], progress: Callable[[int], None]
+    ) -> results.Result:
         rows: list[dict[str, np.ndarray]] = []
         kept = _Kept()
         done = 0
@@ -184,9 +138,11 @@ class Evaluator:
             done += count
             progress(done)
         table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        return Result(table, kept.shown, kept.images)
+        return results.Result(table, kept.shown, kept.images)
 
-    def _frames(self, variables: Any, spread: set[int], progress: Callable[[int], None]) -> Result:
+    def _frames(
+        self, variables: Any, spread: set[int], progress: Callable[[int], None]
+    ) -> results.Result:
         parts = frame_parts(self.total, spread, jax.process_count())
         own = parts[jax.process_index()]
         variables = distributed.on_own_devices(variables)
@@ -205,7 +161,7 @@ class Evaluator:
         order = np.argsort(index)
         columns = distributed.gather_rows(values)[order].T
         table = {"index": index[order], **dict(zip(names, columns, strict=True))}
-        return Result(table, kept.shown, kept.images)
+        return results.Result(table, kept.shown, kept.images)
 
     def _frame(self, variables: Any, i: int) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Restores one whole frame, in tiles where it does not fit, and measures it."""
@@ -256,7 +212,7 @@ def run(
     source: str | Path | None = None,
     output: str | Path | None = None,
     table: str | Path | None = None,
-    done: Callable[[Result], None] = lambda result: None,
+    done: Callable[[results.Result], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Evaluates trained weights, or the blurred images alone, on the test split.
 

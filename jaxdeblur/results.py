@@ -9,20 +9,18 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from jaxdeblur import metrics, tables, weights
+from jaxdeblur import metrics, pictures, tables, weights
 from jaxdeblur.data import pipeline
 from jaxdeblur.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxdeblur.evaluation import Result
 
 # Published figures of the test split, by dataset: of the blurred images, and of each network, its
 # number of parameters among them where it is one of ours.
@@ -41,6 +39,52 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
         "atrous_net": {"psnr": 32.42, "ssim": 0.9009, "mse": 1.05e-3, "params": 24_433_539},
     },
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What an evaluation measured.
+
+    Attributes:
+      rows: for each of N images its `index`, its `sigma` where it has one, and its metrics, `[N]`
+        each.
+      shown: n of the row numbers.
+      images: of these rows, `blurred`, `sharp` and, with a network, `restored`: n of `[H, W, 3]`
+        each.
+    """
+
+    rows: dict[str, np.ndarray]
+    shown: list[int]
+    images: dict[str, list[np.ndarray]]
+
+    def means(self) -> dict[str, float]:
+        """The mean of each metric; infinite PSNR, of images equal to the sharp, is left out."""
+        return {
+            name: float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.inf
+            for name, values in self.rows.items()
+            if name.removeprefix("blurred_") in metrics.METRICS
+        }
+
+    def unchanged(self) -> float:
+        """The share of images that the blur left as they were."""
+        return float(np.isinf(self.rows["blurred_psnr"]).mean())
+
+    def contact_sheet(self) -> Image.Image:
+        """The images, blurred | restored | sharp, each row with its PSNR."""
+        columns = {
+            name: np.stack(self.images[name])
+            for name in ("blurred", "restored", "sharp")
+            if name in self.images
+        }
+        captions = []
+        for i in self.shown:
+            caption = f"{self.rows['blurred_psnr'][i]:.2f} dB"
+            if "sigma" in self.rows:
+                caption = f"sigma {self.rows['sigma'][i]:.2f}: {caption}"
+            if "psnr" in self.rows:
+                caption += f" -> {self.rows['psnr'][i]:.2f} dB"
+            captions.append(caption)
+        return pictures.contact_sheet(columns, captions)
 
 
 def summarise(

@@ -15,7 +15,7 @@ from jaxdeblur.errors import InputError, TrainingError
 from jaxdeblur.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from jaxdeblur.evaluation import Result
+    from jaxdeblur.results import Result
     from jaxdeblur.train_step import TrainState
 
 

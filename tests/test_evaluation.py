@@ -16,6 +16,7 @@ from jaxdeblur.data import photos, pipeline
 from jaxdeblur.data.clips import Clip, Clips
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import AtrousNet
+from jaxdeblur.results import Result
 
 
 def config_of_three_images(**overrides):
@@ -82,7 +83,7 @@ def test_images_that_the_blur_left_unchanged_are_counted_and_left_out():
         "blurred_psnr": np.array([20.0, np.inf, 30.0, np.inf]),
         "blurred_mse": np.array([0.01, 0.0, 0.001, 0.0]),
     }
-    result = evaluation.Result(rows, [], {})
+    result = Result(rows, [], {})
     assert result.unchanged() == 0.5
     assert result.means()["blurred_psnr"] == 25.0
     assert result.means()["blurred_mse"] == pytest.approx(0.011 / 4)

@@ -27,7 +27,7 @@ def result_of_two_images_twice():
         "ssim": np.array([0.99, 0.95, 0.9, 0.7]),
         "mse": np.array([0.00001, 0.0003, 0.0006, 0.004]),
     }
-    return evaluation.Result(rows, [], {})
+    return results.Result(rows, [], {})
 
 
 def test_the_rows_are_the_means_of_the_whole_and_of_each_part():
@@ -63,7 +63,7 @@ def test_one_blur_of_each_image_and_clips_have_no_parts():
     assert (row.part, row.min_sigma, row.max_sigma, row.weights) == (None, 0, 3, "")
 
     columns = {name: values for name, values in result.rows.items() if name != "sigma"}
-    clips = evaluation.Result(columns, [], {})
+    clips = results.Result(columns, [], {})
     config = atrous_reds.get_config()
     config.eval_repeats = 2
     (row,) = results.table_rows(SUMMARY, clips, config, "REDS val (blur)", None)

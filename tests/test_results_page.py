@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdeblur import evaluation, tables
+from jaxdeblur.results import Result
 
 ROOT = Path(__file__).parents[1]
 CIFAR10 = [row for row in tables.read(ROOT / "results" / "cifar10.csv") if row.part is None]
@@ -171,7 +172,7 @@ def test_pictures_show_every_network_beside_the_same_image(benchmark):
         column = np.arange(num_images, dtype=np.float32)
         rows = {"sigma": column, "blurred_psnr": column + 20, "psnr": column + 30}
         columns = {name: list(x) for name, x in shown.items()}
-        return evaluation.Result(rows, list(range(num_images)), columns)
+        return Result(rows, list(range(num_images)), columns)
 
     sheet = benchmark.contact_sheet([{"one": result(1.0, 8), "two": result(0.5, 8)}])
     assert sheet.size == (4 * 196 + 4, 16 + 3 * (192 + 18))
