@@ -14,9 +14,7 @@ What:      photographs with blur of motion alone, 3 to 14 pixels and nearly stra
 Source:    this project. The shipped `atrous-photo` has not taken it.
 Expected:  training images that gain 0.6 to 1.0 dB at the end of each angle (`psnr` above
            `blurred_psnr` in metrics.jsonl), and sharp photographs that suffer until `atrous_photos`
-           follows. Tried on 2026-11-27: 3,800 steps of it after the course, with motion_share=0.55,
-           gained 0.16 dB on GoPro instead of the 0.12 of `atrous-photo`, and 1.4 dB less on
-           Gaussian blur of sigma 1.
+           follows, after which little of what was learned here is left.
 Hardware:  one core of an Intel Xeon (AVX-512), nine minutes for each angle.
 """
 

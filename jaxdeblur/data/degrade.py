@@ -42,7 +42,7 @@ class Camera:
       motion_share: of the photographs, those with blur of motion.
       motion_angle: the most that a motion is off the horizontal when it begins, in degrees. A
         network that has seen none learns motion in one direction in minutes, and in every
-        direction, which 180 stands for, hardly at all; directions added one after another it keeps.
+        direction, which 180 stands for, hardly at all; see configs/atrous_motion.py.
       shortest_motion: in pixels along the path. As many motions are shorter as longer than the
         geometric mean of the shortest and the longest.
       longest_motion: in pixels along the path.
