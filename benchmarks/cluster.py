@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jaxdeblur import distributed, training
 from jaxdeblur.models import convolutions, create_model
 from jaxdeblur.models.cost import multiply_adds
+from jaxdeblur.state import make_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where configurations find one another
@@ -98,8 +99,8 @@ def compile_step(divided: bool) -> None:
     """Prints what one compiled step of the small CIFAR network sends."""
     use_compilers_convolutions()
     config = atrous_cifar_small.get_config()
-    module, optimizer, init = training._parts(config, num_steps=1)
-    state = jax.eval_shape(init, jax.random.key(0))
+    parts = make_parts(config, num_steps=1)
+    state = jax.eval_shape(parts.init, jax.random.key(0))
     layout = distributed.state_shardings(state, divided=divided)
     size, images = config.patch_size, config.batch_size
     batch = {
@@ -107,7 +108,7 @@ def compile_step(divided: bool) -> None:
         "sigma": jax.ShapeDtypeStruct((images,), jnp.float32),
         "index": jax.ShapeDtypeStruct((images,), jnp.int32),
     }
-    text = training.jit_step(config, module, optimizer, layout).lower(state, batch).compile()
+    text = training.jit_step(config, parts, layout).lower(state, batch).compile()
     sent = collections.Counter()
     for result, kind in _COLLECTIVE.findall(text.as_text()):
         sent[kind] += sum(array_bytes(*array) for array in re.findall(r"(\w+)\[([\d,]*)\]", result))

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jaxdeblur.errors import InputError, Preempted, TrainingError
 
 if TYPE_CHECKING:
-    from jaxdeblur.train_step import TrainState
+    from jaxdeblur.state import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def read_newest(workdir: Path, state: TrainState) -> TrainState | None:
 
     Args:
       workdir: folder of the run.
-      state: shapes and types, see `training.abstract_state`.
+      state: shapes and types, see `state.abstract_state`.
 
     Returns:
       The state as numpy arrays, None where there is no checkpoint at all.
@@ -198,7 +198,7 @@ def read_state(workdir: Path, step: int, state: TrainState) -> TrainState:
     Args:
       workdir: folder of the run.
       step: a step that has a checkpoint.
-      state: shapes and types, see `training.abstract_state`.
+      state: shapes and types, see `state.abstract_state`.
 
     Returns:
       The state as numpy arrays.

@@ -16,7 +16,7 @@ from jaxdeblur.progress import ProgressLine
 
 if TYPE_CHECKING:
     from jaxdeblur.results import Result
-    from jaxdeblur.train_step import TrainState
+    from jaxdeblur.state import TrainState
 
 
 class Run:

@@ -1,11 +1,10 @@
-"""One step of training: its state, its loss and its gradients. Pure functions."""
+"""One step of training: its loss and its gradients. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,29 +13,7 @@ from flax import linen as nn
 from jaxdeblur import metrics
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.models.layers import current_frame
-
-
-class TrainState(flax.struct.PyTreeNode):
-    """Everything that a step changes.
-
-    Attributes:
-      step: steps made so far.
-      params: parameters of the network, float32.
-      ema_params: their moving average, or None.
-      model_state: other collections of the network (`batch_stats`), usually empty.
-      opt_state: state of the optimizer.
-    """
-
-    step: jax.Array
-    params: Any
-    ema_params: Any
-    model_state: Any
-    opt_state: optax.OptState
-
-    def variables(self) -> dict[str, Any]:
-        """What to restore images with: the averaged parameters where there are some."""
-        params = self.params if self.ema_params is None else self.ema_params
-        return {"params": params, **self.model_state}
+from jaxdeblur.state import TrainState
 
 
 def train_step(
@@ -126,24 +103,3 @@ def _accumulated(gradient: Callable[..., Any], num_parts: int) -> Callable[..., 
         return (values.mean(), (mses.mean(), model_state)), grads
 
     return whole_gradient
-
-
-def create_state(
-    key: jax.Array,
-    *,
-    module: nn.Module,
-    optimizer: optax.GradientTransformation,
-    patch_size: int,
-    channels: int,
-    ema: bool,
-) -> TrainState:
-    """Initialises parameters, their average and the optimizer."""
-    variables = module.init(key, jnp.zeros((1, patch_size, patch_size, channels)))
-    params = variables.pop("params")
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        ema_params=jax.tree.map(jnp.copy, params) if ema else None,
-        model_state=variables,
-        opt_state=optimizer.init(params),
-    )

@@ -14,8 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxdeblur import config as configuration
@@ -24,38 +22,13 @@ from jaxdeblur.data import pipeline
 from jaxdeblur.errors import InputError, Preempted, TrainingError
 from jaxdeblur.evaluation import Evaluator
 from jaxdeblur.losses import LOSSES
-from jaxdeblur.models import create_model
-from jaxdeblur.optimizer import make_optimizer
 from jaxdeblur.runs import Run
-from jaxdeblur.train_step import TrainState, create_state, train_step
-
-
-def _parts(config: ConfigDict, num_steps: int):
-    """The module, the optimizer and the function that initialises a state from a key."""
-    module = create_model(config.model, **config.model_kwargs, dtype=jnp.dtype(config.dtype))
-    optimizer = make_optimizer(config, num_steps)
-    init = functools.partial(
-        create_state,
-        module=module,
-        optimizer=optimizer,
-        patch_size=config.patch_size,
-        channels=pipeline.input_channels(config),
-        ema=config.ema_decay > 0,
-    )
-    return module, optimizer, init
-
-
-def abstract_state(config: ConfigDict) -> TrainState:
-    """The shapes and types of a run's state, with which to read its checkpoints."""
-    _, _, init = _parts(config, num_steps=1)
-    return jax.eval_shape(init, jax.random.key(config.seed))
+from jaxdeblur.state import Parts, TrainState, make_parts
+from jaxdeblur.train_step import train_step
 
 
 def jit_step(
-    config: ConfigDict,
-    module: nn.Module,
-    optimizer: optax.GradientTransformation,
-    state_shardings: TrainState,
+    config: ConfigDict, parts: Parts, state_shardings: TrainState
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Jits `train_step` for a state that lies as it is told and a batch divided among devices.
 
@@ -67,8 +40,8 @@ def jit_step(
         state, measured = train_step(
             state,
             batch,
-            module=module,
-            optimizer=optimizer,
+            module=parts.module,
+            optimizer=parts.optimizer,
             loss=LOSSES[config.loss],
             ema_decay=config.ema_decay,
             max_sigma=config.max_sigma,
@@ -109,13 +82,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         train_source = pipeline.open_source(config, "train")
         val_source = pipeline.open_source(config, "val")
         num_steps = _num_steps(config, len(train_source))
-    module, optimizer, init = _parts(config, num_steps)
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(init, key)
+    parts = make_parts(config, num_steps)
+    shapes = jax.eval_shape(parts.init, jax.random.key(config.seed))
     layout = distributed.state_shardings(shapes, divided=config.shard_state)
-    train = jit_step(config, module, optimizer, layout)
+    train = jit_step(config, parts, layout)
     place = functools.partial(pipeline.to_devices, sharding=distributed.shardings()[1])
-    evaluator = Evaluator(config, val_source, module, pipeline.input_channels(config))
+    evaluator = Evaluator(config, val_source, parts.module, pipeline.input_channels(config))
 
     def is_evaluated(step: int) -> bool:
         return step == num_steps or step % config.eval_every_steps == 0
@@ -134,9 +106,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
 
         state = _saved_state(run, shapes, layout)
         if state is None:
-            state = jax.jit(init, out_shardings=layout)(key)
-            if config.init_from:
-                state = _start_from(state, config, module, layout)
+            state = _new_state(config, parts, layout)
         first = int(state.step)
         # A run may have been ended between saving a step and evaluating it.
         unevaluated = first > 0 and is_evaluated(first) and not run.is_evaluated(first)
@@ -191,20 +161,21 @@ def _saved_state(run: Run, shapes: TrainState, layout: TrainState) -> TrainState
     return distributed.to_devices(distributed.broadcast(saved), layout)
 
 
-def _start_from(
-    state: TrainState, config: ConfigDict, module: nn.Module, layout: TrainState
-) -> TrainState:
-    """Replaces a new state's parameters, and their average, by those of `config.init_from`.
+def _new_state(config: ConfigDict, parts: Parts, layout: TrainState) -> TrainState:
+    """A first state; its parameters, and their average, are those of `init_from` where it is set.
 
     Raises:
       InputError: no such weights, or those of another network.
     """
+    state = jax.jit(parts.init, out_shardings=layout)(jax.random.key(config.seed))
     source = config.init_from
+    if not source:
+        return state
     with distributed.together():
         trained = weights.load(source)
         channels = pipeline.input_channels(config)
         name = f"config.init_from = {source!r}"
-        weights.check_shapes(module, trained.variables(), channels, name)
+        weights.check_shapes(parts.module, trained.variables(), channels, name)
     params = distributed.to_devices(trained.params, layout.params)
     model_state = distributed.to_devices(trained.model_state, layout.model_state)
     average = None if state.ema_params is None else jax.tree.map(jnp.copy, params)

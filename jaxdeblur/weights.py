@@ -231,15 +231,16 @@ def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) 
 
 
 def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
-    from jaxdeblur import checkpoints, reporting, training
+    from jaxdeblur import checkpoints, reporting
     from jaxdeblur import config as configuration
     from jaxdeblur.data import pipeline
+    from jaxdeblur.state import abstract_state
 
     config = configuration.read_config(workdir)
     module = create_model(config.model, **config.model_kwargs)
     if step is None:
         step = checkpoints.best_step(workdir, reporting.validation_psnr(workdir))
-    state = checkpoints.read_state(workdir, step, training.abstract_state(config))
+    state = checkpoints.read_state(workdir, step, abstract_state(config))
     variables = jax.tree.map(jnp.asarray, state.variables())
     card = {
         "model": config.model,

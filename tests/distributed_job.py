@@ -13,6 +13,7 @@ from configs import atrous_reds_small, quickstart
 from jaxdeblur import cluster, distributed, evaluation, training
 from jaxdeblur.data import pipeline
 from jaxdeblur.errors import InputError
+from jaxdeblur.state import make_parts
 
 
 def training_config(**overrides):
@@ -70,7 +71,7 @@ def main(out: Path) -> None:
     if (out / "resumed").exists():  # another number of processes began it
         training.train_and_evaluate(training_config(), out / "resumed")
 
-    module, _, init = training._parts(frames_config(out.parent / "clips", 0), 1)
+    module, _, init = make_parts(frames_config(out.parent / "clips", 0), 1)
     variables = {"params": jax.jit(init)(jax.random.key(0)).params}
     variables = distributed.to_devices(variables, distributed.shardings()[0])
     for name, size in (("frames", 0), ("crops", 16)):

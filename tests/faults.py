@@ -28,7 +28,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxdeblur import checkpoints, config, training
+from jaxdeblur import checkpoints, config
+from jaxdeblur.state import abstract_state
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 240, 10, 60
@@ -170,7 +171,7 @@ def free_port() -> int:
 
 def result(workdir: Path) -> dict[str, object]:
     """A digest of the last checkpoint, and the evaluations."""
-    shapes = training.abstract_state(config.read_config(workdir))
+    shapes = abstract_state(config.read_config(workdir))
     state = checkpoints.read_state(workdir, NUM_STEPS, shapes)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(state):

@@ -8,7 +8,7 @@ import pytest
 
 from jaxdeblur import checkpoints
 from jaxdeblur.errors import InputError
-from jaxdeblur.train_step import TrainState
+from jaxdeblur.state import TrainState
 
 
 def make_state(step):

@@ -11,7 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from jaxdeblur import losses
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.models import AtrousNet
-from jaxdeblur.train_step import create_state, train_step
+from jaxdeblur.state import create_state
+from jaxdeblur.train_step import train_step
 
 
 @pytest.fixture
