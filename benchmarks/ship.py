@@ -1,13 +1,14 @@
 """Ships the weights of a run: the file, its card, and the run's configuration and log.
 
-  python benchmarks/ship.py run WORKDIR NAME
+  python benchmarks/ship.py run WORKDIR [WORKDIR ...] NAME
   python benchmarks/ship.py figures NAME --data_dir DIR
 
 The first takes the last checkpoint of a finished run into jaxdeblur/pretrained/NAME.safetensors and
-the run's configuration and log into results/training/NAME. The second, after benchmarks/results.py
-has measured them, writes their figures into the card, and the `limits` of what they plausibly
-change, on the photographs DIR/photos/val (benchmarks/limits.py). What else a card says, NAME.json,
-is written by hand.
+the run's configuration and log into results/training/NAME; of several runs that started from one
+another, the weights of the last, and the logs of the others into NAME/1 and so on. The second,
+after benchmarks/results.py has measured them, writes their figures into the card, and the `limits`
+of what they plausibly change, on the photographs DIR/photos/val (benchmarks/limits.py). What else a
+card says, NAME.json, is written by hand.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import datetime
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,9 @@ def main() -> None:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="ship the last checkpoint of a finished run")
-    run.add_argument("workdir", type=Path, metavar="WORKDIR")
+    run.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
     run.add_argument("name", metavar="NAME")
-    run.set_defaults(run=lambda arguments: ship(arguments.workdir, arguments.name))
+    run.set_defaults(run=lambda arguments: ship(arguments.workdirs, arguments.name))
     figures = commands.add_parser("figures", help="write what was measured into the card")
     figures.add_argument("name", metavar="NAME")
     figures.add_argument("--data_dir", type=Path, metavar="DIR", required=True)
@@ -52,29 +54,23 @@ def main() -> None:
         arguments.run(arguments)
 
 
-def ship(workdir: Path, name: str) -> None:
+def ship(workdirs: Sequence[Path], name: str) -> None:
     """Copies weights, configuration and log, and notes the file's hash on the card.
 
     Raises:
       InputError: no run, or one that has not ended.
     """
-    config = read_config(workdir)
-    checkpoint = workdir / "checkpoints" / str(config.num_steps)
+    *before, last = workdirs
+    config = [read_config(workdir) for workdir in workdirs][-1]  # of all, before anything changes
+    checkpoint = last / "checkpoints" / str(config.num_steps)
     if not checkpoint.is_dir():
-        raise InputError(f"{workdir} has no checkpoint of its last step, {config.num_steps}")
+        raise InputError(f"{last} has no checkpoint of its last step, {config.num_steps}")
     path = PRETRAINED / f"{name}.safetensors"
     weights.save(path, weights.load(checkpoint))
-    log = LOGS / name
-    log.mkdir(parents=True, exist_ok=True)
-    # Lines of no floats of nine digits: they are read by people.
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    (log / "metrics.jsonl").write_text("".join(rounded(line) + "\n" for line in lines))
-    named = {key: "DIR" if key in PLACES and value else value for key, value in config.items()}
-    named["init_from"] = "/".join(Path(config.init_from).parts[-3:])  # of a run: its last folders
-    text = json.dumps(named, indent=2, default=lambda nested: nested.to_dict())
-    (log / "config.json").write_text(text + "\n")
-    if (workdir / "curves.png").exists():
-        shutil.copyfile(workdir / "curves.png", log / "curves.png")
+    shutil.rmtree(LOGS / name, ignore_errors=True)
+    keep_log(last, LOGS / name)
+    for number, workdir in enumerate(before, start=1):
+        keep_log(workdir, LOGS / name / str(number))
     write_card(
         name,
         log=f"results/training/{name}",
@@ -82,6 +78,21 @@ def ship(workdir: Path, name: str) -> None:
         date=str(datetime.date.today()),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+
+
+def keep_log(workdir: Path, folder: Path) -> None:
+    """Copies the configuration and the log of a run, without places of the machine."""
+    folder.mkdir(parents=True)
+    # Lines of no floats of nine digits: they are read by people.
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text("".join(rounded(line) + "\n" for line in lines))
+    config = read_config(workdir)
+    named = {key: "DIR" if key in PLACES and value else value for key, value in config.items()}
+    named["init_from"] = "/".join(Path(config.init_from).parts[-3:])  # of a run, as on the card
+    text = json.dumps(named, indent=2, default=lambda nested: nested.to_dict())
+    (folder / "config.json").write_text(text + "\n")
+    if (workdir / "curves.png").exists():
+        shutil.copyfile(workdir / "curves.png", folder / "curves.png")
 
 
 def rounded(line: str) -> str:

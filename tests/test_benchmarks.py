@@ -207,31 +207,66 @@ def test_limits_of_a_network_that_changes_nothing_are_zero(small_weights, tmp_pa
     assert json.loads(result.stdout) == {"change": 0, "overshoot": 0, "colour_shift": 0}
 
 
-def test_shipping_a_run_copies_its_weights_and_a_log_without_places(tmp_path, monkeypatch):
+def test_shipping_keeps_the_logs_of_all_runs_that_led_to_the_weights(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     ship = importlib.import_module("ship")
     monkeypatch.setattr(ship, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(ship, "LOGS", tmp_path / "logs")
     (tmp_path / "pretrained").mkdir()
-    with pytest.raises(InputError, match="no-run"):
-        ship.ship(tmp_path / "no-run", "small")
-    assert not list((tmp_path / "pretrained").iterdir())
-
     config = quickstart.get_config()
     config.num_steps, config.eval_every_steps, config.batch_size = 1, 1, 1
     config.patch_size = config.eval_patch_size = 16
     config.model_kwargs.num_channels, config.model_kwargs.num_blocks = 4, 1
-    first, second = (tmp_path / "home" / "runs" / name for name in ("first", "second"))
-    training.train_and_evaluate(config, str(first))
-    config.init_from = str(first / "checkpoints" / "1")
-    training.train_and_evaluate(config, str(second))
-    ship.ship(second, "small")
+    runs = [tmp_path / "home" / "runs" / name for name in ("first", "second")]
+    training.train_and_evaluate(config, str(runs[0]))
+    config.init_from = str(runs[0] / "checkpoints" / "1")
+    training.train_and_evaluate(config, str(runs[1]))
 
+    with pytest.raises(InputError, match="no-run"):
+        ship.ship([tmp_path / "no-run", runs[1]], "small")
+    assert not list((tmp_path / "pretrained").iterdir())
+
+    ship.ship(runs, "small")
     card = json.loads((tmp_path / "pretrained" / "small.json").read_text())
     file = tmp_path / "pretrained" / "small.safetensors"
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    shipped, trained = weights.load(file), weights.load(second / "checkpoints" / "1")
+    shipped, trained = weights.load(file), weights.load(runs[1] / "checkpoints" / "1")
     jax.tree.map(np.testing.assert_array_equal, shipped.params, trained.params)
-    log = tmp_path / "logs" / "small"
-    assert "eval/psnr" in (log / "metrics.jsonl").read_text()
-    assert json.loads((log / "config.json").read_text())["init_from"] == "first/checkpoints/1"
+    first, second = tmp_path / "logs" / "small" / "1", tmp_path / "logs" / "small"
+    assert json.loads((first / "config.json").read_text())["init_from"] == ""
+    # No folder of the machine that trained.
+    assert json.loads((second / "config.json").read_text())["init_from"] == "first/checkpoints/1"
+    for log in (first, second):
+        assert "eval/psnr" in (log / "metrics.jsonl").read_text()
+
+
+def test_weights_are_combined_of_what_trainings_changed(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def saved(name, **fields):
+        module = create_model("atrous_net", **({"num_channels": 4, "num_blocks": 1} | fields))
+        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+        params = jax.tree.map(
+            lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes["params"]
+        )
+        weights.save(tmp_path / name, weights.Deblurrer(module, params, {"channels": 3}))
+        return params
+
+    base, first, second = (saved(name) for name in ("base", "first", "second"))
+    saved("other", num_channels=8)
+    out, begin = tmp_path / "out", ["--base", tmp_path / "base"]
+    shares = ["--add", tmp_path / "first", 1, "--add", tmp_path / "second", 0.25]
+    assert run("combine.py", out, *begin, *shares).returncode == 0
+    expected = jax.tree.map(lambda b, p, q: p + 0.25 * (q - b), base, first, second)
+    for x, y in zip(
+        jax.tree.leaves(weights.load(out).params), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+    refused = run("combine.py", tmp_path / "none", *begin, "--add", tmp_path / "other", 1)
+    assert refused.returncode == 2
+    assert "--add" in refused.stderr
+    assert "do not belong together" in refused.stderr
+    refused = run("combine.py", tmp_path / "none", *begin, "--add", tmp_path / "first", "half")
+    assert refused.stderr == "error: --add: SHARE = 'half' must be a number, such as 0.5\n"
+    assert not (tmp_path / "none").exists()

@@ -28,7 +28,6 @@ _GAUSSIAN_SIGMAS = (0.3, 3.2)  # pixels
 _DEFOCUS_RADII = (0.7, 4.5)  # pixels
 _MOTION_POINTS = 80
 _SMALLEST_TURN = 0.002  # radians between two points of the path
-_LARGEST = 2.0  # times that a moved photograph is enlarged
 _READ_NOISE = 0.01  # standard deviation at most, of 1, in linear light
 _SHOT_NOISE = 0.02  # the same for a white pixel
 _JPEG_QUALITIES = (60, 97)
@@ -47,10 +46,13 @@ class Camera:
         geometric mean of the shortest and the longest.
       longest_motion: in pixels along the path.
       largest_turn: standard deviation of the turn between two of the path's 80 points, in radians.
+      largest_enlargement: how many times a photograph with blur of motion is enlarged at most; see
+        `enlarge`.
       clean_share: of the photographs, those with neither noise nor JPEG.
 
     Raises:
-      InputError: a share outside [0, 1], or a length, angle or turn that makes no path.
+      InputError: a share outside [0, 1], a length, angle or turn that makes no path, or an
+        enlargement outside [1, 8].
     """
 
     motion_share: float = 0.43
@@ -58,6 +60,7 @@ class Camera:
     shortest_motion: float = 1.5
     longest_motion: float = 20.0
     largest_turn: float = 0.1
+    largest_enlargement: float = 2.0
     clean_share: float = 0.7
 
     def __post_init__(self):
@@ -67,6 +70,7 @@ class Camera:
             ("shortest_motion", 0.1, self.longest_motion),
             ("longest_motion", self.shortest_motion, 2 * MARGIN),
             ("largest_turn", _SMALLEST_TURN, np.pi),
+            ("largest_enlargement", 1, 8),
             ("clean_share", 0, 1),
         ):
             value = getattr(self, name)
@@ -89,7 +93,7 @@ def degrade(
     """
     camera = camera or Camera()
     if rng.random() < camera.motion_share:
-        photo = enlarge(photo, rng.uniform(1, _LARGEST))
+        photo = enlarge(photo, rng.uniform(1, camera.largest_enlargement))
         kernel = random_motion(camera, rng)
     else:
         kernel = still_kernel(str(rng.choice(list(_STILL), p=list(_STILL.values()))), rng)
