@@ -88,11 +88,17 @@ def keep_log(workdir: Path, folder: Path) -> None:
     (folder / "metrics.jsonl").write_text("".join(rounded(line) + "\n" for line in lines))
     config = read_config(workdir)
     named = {key: "DIR" if key in PLACES and value else value for key, value in config.items()}
-    named["init_from"] = "/".join(Path(config.init_from).parts[-3:])  # of a run, as on the card
+    named["init_from"] = portable(config.init_from)
     text = json.dumps(named, indent=2, default=lambda nested: nested.to_dict())
     (folder / "config.json").write_text(text + "\n")
     if (workdir / "curves.png").exists():
         shutil.copyfile(workdir / "curves.png", folder / "curves.png")
+
+
+def portable(source: str) -> str:
+    """Weights as a card names them: a checkpoint with its run, else the file or the name alone."""
+    parts = Path(source).parts
+    return "/".join(parts[-3:] if parts[-2:-1] == ("checkpoints",) else parts[-1:])
 
 
 def rounded(line: str) -> str:

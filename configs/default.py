@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     config.shard_state = False  # divide parameters and optimizer among devices, for large networks
     config.num_epochs = 30  # passes over the training split ...
     config.num_steps = 0  # ... unless the length is given in steps
-    config.loss = "l1"  # l1 | mse | charbonnier | psnr
+    config.loss = "l1"  # l1 | mse | charbonnier | psnr | ssim_l1
     config.learning_rate = 1e-4
     config.schedule = "constant"  # constant | cosine (to 0), after the warm-up
     config.warmup_steps = 0  # steps of linear warm-up from 0

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import skimage.metrics
 
 from jaxdeblur.losses import LOSSES
 
@@ -30,7 +31,7 @@ def test_loss_is_the_mean_over_pixels_and_channels(name, expected):
 
 
 def test_there_are_these_losses():
-    assert set(LOSSES) == {"l1", "mse", "charbonnier", "psnr"}
+    assert set(LOSSES) == {"l1", "mse", "charbonnier", "psnr", "ssim_l1"}
 
 
 def test_psnr_is_the_mean_over_images_of_the_decibels_above_the_floor():
@@ -46,6 +47,47 @@ def test_psnr_of_equal_images_is_zero_with_no_gradient():
     loss, gradient = jax.value_and_grad(LOSSES["psnr"])(SHARP, SHARP)
     assert loss == 0
     np.testing.assert_array_equal(gradient, jnp.zeros_like(SHARP))
+
+
+def test_ssim_l1_is_scikit_images_similarity_and_the_mean_difference():
+    rng = np.random.default_rng(0)
+    sharp = rng.random((2, 16, 20, 3))
+    restored = 0.8 * sharp + 0.3 * rng.random(sharp.shape) - 0.02  # also outside [0, 1]
+
+    def expected(restored):
+        full = [
+            skimage.metrics.structural_similarity(
+                a,
+                b,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+                data_range=1,
+                channel_axis=-1,
+                full=True,
+            )[1][5:-5, 5:-5]
+            for a, b in zip(sharp, restored, strict=True)
+        ]
+        return 0.84 * (1 - np.mean(full)) + 0.16 * np.abs(restored - sharp).mean()
+
+    as_float = [jnp.asarray(x, jnp.float32) for x in (restored, sharp)]
+    loss, gradient = jax.value_and_grad(LOSSES["ssim_l1"])(*as_float)
+    np.testing.assert_allclose(loss, expected(restored), rtol=1e-4)
+    for _ in range(5):
+        direction = rng.choice([-1.0, 1.0], sharp.shape)
+        rise = (
+            expected(restored + 1e-5 * direction) - expected(restored - 1e-5 * direction)
+        ) / 2e-5
+        np.testing.assert_allclose((gradient * direction).sum(), rise, atol=2e-4, rtol=2e-2)
+
+
+def test_ssim_l1_of_equal_images_is_zero():
+    image = jax.random.uniform(jax.random.key(0), (1, 12, 12, 3))
+    loss, gradient = jax.value_and_grad(LOSSES["ssim_l1"])(image, image)
+    np.testing.assert_allclose(loss, 0, atol=1e-6)
+    assert np.isfinite(gradient).all()
+    flat = jnp.full((1, 12, 12, 3), 0.5)  # where nothing varies
+    assert np.isfinite(jax.grad(LOSSES["ssim_l1"])(flat, flat)).all()
 
 
 def test_charbonnier_of_equal_images_is_its_epsilon_with_no_gradient():
