@@ -1,14 +1,15 @@
 """Ships the weights of a run: the file, its card, and the run's configuration and log.
 
-  python benchmarks/ship.py run WORKDIR [WORKDIR ...] NAME
+  python benchmarks/ship.py run WORKDIR [WORKDIR ...] NAME [--weights FILE]
   python benchmarks/ship.py figures NAME --data_dir DIR
 
 The first takes the last checkpoint of a finished run into jaxdeblur/pretrained/NAME.safetensors and
 the run's configuration and log into results/training/NAME; of several runs that started from one
-another, the weights of the last, and the logs of the others into NAME/1 and so on. The second,
-after benchmarks/results.py has measured them, writes their figures into the card, and the `limits`
-of what they plausibly change, on the photographs DIR/photos/val (benchmarks/limits.py). What else a
-card says, NAME.json, is written by hand.
+another, the weights of the last, or a FILE that benchmarks/combine.py made of theirs, and the logs
+of the others into NAME/1 and so on. The second, after benchmarks/results.py has measured them,
+writes their figures into the card, and the `limits` of what they plausibly change, on the
+photographs DIR/photos/val (benchmarks/limits.py). What else a card says, NAME.json, is written by
+hand.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def main() -> None:
     run = commands.add_parser("run", help="ship the last checkpoint of a finished run")
     run.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
     run.add_argument("name", metavar="NAME")
-    run.set_defaults(run=lambda arguments: ship(arguments.workdirs, arguments.name))
+    run.add_argument("--weights", type=Path, metavar="FILE", help="default: the last checkpoint's")
+    run.set_defaults(run=lambda given: ship(given.workdirs, given.name, given.weights))
     figures = commands.add_parser("figures", help="write what was measured into the card")
     figures.add_argument("name", metavar="NAME")
     figures.add_argument("--data_dir", type=Path, metavar="DIR", required=True)
@@ -54,11 +56,16 @@ def main() -> None:
         arguments.run(arguments)
 
 
-def ship(workdirs: Sequence[Path], name: str) -> None:
+def ship(workdirs: Sequence[Path], name: str, combined: Path | None = None) -> None:
     """Copies weights, configuration and log, and notes the file's hash on the card.
 
+    Args:
+      workdirs: of runs that started from one another.
+      name: of the weights.
+      combined: a file of weights that were made of the runs'; None takes those of the last run.
+
     Raises:
-      InputError: no run, or one that has not ended.
+      InputError: no run, one that has not ended, or no such file.
     """
     *before, last = workdirs
     config = [read_config(workdir) for workdir in workdirs][-1]  # of all, before anything changes
@@ -66,7 +73,7 @@ def ship(workdirs: Sequence[Path], name: str) -> None:
     if not checkpoint.is_dir():
         raise InputError(f"{last} has no checkpoint of its last step, {config.num_steps}")
     path = PRETRAINED / f"{name}.safetensors"
-    weights.save(path, weights.load(checkpoint))
+    weights.save(path, weights.load(combined or checkpoint))
     shutil.rmtree(LOGS / name, ignore_errors=True)
     keep_log(last, LOGS / name)
     for number, workdir in enumerate(before, start=1):

@@ -8,9 +8,10 @@ What:      64 channels, 5 blocks, 792,675 parameters; random 96x96 patches of ev
            a loss in decibels. DIR/train and DIR/val are the splits; without them every tenth
            photograph is held out. Evaluated on its central 256 pixels with Gaussian blur, sigma in
            (0, 3).
-Source:    this project; the shipped weights `atrous-photo` were trained by it.
-           --config.init_from=atrous-photo starts from them.
-Expected:  docs/results.md has what `atrous-photo` reaches.
+Source:    this project; the first stage of the shipped weights `atrous-photo`, whose last one is
+           `atrous_photos_motion`. --config.init_from=atrous-photo starts from them.
+Expected:  with Gaussian blur as good as `atrous-photo` (docs/results.md) or better, with blur of
+           motion worse.
 Hardware:  2 CPU cores (AMD EPYC, Zen 5), an hour.
 """
 

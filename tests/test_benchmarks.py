@@ -239,6 +239,11 @@ def test_shipping_keeps_the_logs_of_all_runs_that_led_to_the_weights(tmp_path, m
     for log in (first, second):
         assert "eval/psnr" in (log / "metrics.jsonl").read_text()
 
+    ship.ship(runs, "both", runs[0] / "checkpoints" / "1")
+    shipped = weights.load(tmp_path / "pretrained" / "both.safetensors")
+    trained = weights.load(runs[0] / "checkpoints" / "1")
+    jax.tree.map(np.testing.assert_array_equal, shipped.params, trained.params)
+
 
 def test_weights_are_combined_of_what_trainings_changed(tmp_path):
     rng = np.random.default_rng(0)
