@@ -17,7 +17,8 @@ What:      64 filters, 668,227 parameters, kernels that start He-normal; a loss 
 Source:    the published architecture at half its width; the recipe is ours.
 Expected:  held-out images at 29.78 dB and SSIM 0.8975 after the first run, 29.09 and 0.9062 after
            the second (`eval/psnr`, `eval/ssim` at the end of metrics.jsonl, 2026-11-27).
-           docs/results.md has what those in between, shipped as `carlo-cifar`, reach on test images.
+           docs/results.md has what those in between, shipped as `carlo-cifar`, reach on the test
+           images.
 Hardware:  one core of an Intel Xeon (AVX-512): 60 images a second, 75 minutes and 16.
 """
 
