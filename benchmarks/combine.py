@@ -52,9 +52,12 @@ def combine(base: str, added: Sequence[tuple[str, float]]) -> weights.Deblurrer:
       added: their results, the same, and the share of each.
 
     Raises:
-      InputError: no such weights, or those of another network.
+      InputError: no such weights, those of another network, or of one with batch statistics, which
+        belong to the weights that they were taken with.
     """
     start = weights.load(base)
+    if start.model_state:
+        raise InputError(f"--base {base!r} has batch statistics, of which no sum has a meaning")
     params = start.params
     for source, share in added:
         trained = weights.load(source)

@@ -4,9 +4,9 @@
   python benchmarks/ship.py figures NAME --data_dir DIR
 
 The first takes the last checkpoint of a finished run into jaxdeblur/pretrained/NAME.safetensors and
-the run's configuration and log into results/training/NAME; of several runs that started from one
-another, the weights of the last, or a FILE that benchmarks/combine.py made of theirs, and the logs
-of the others into NAME/1 and so on. The second, after benchmarks/results.py has measured them,
+the run's configuration and log into results/training/NAME; of several runs that led to one another,
+the weights of the last, or a FILE that benchmarks/combine.py made of theirs, and the logs of the
+others into NAME/1 and so on. The second, after benchmarks/results.py has measured them,
 writes their figures into the card, and the `limits` of what they plausibly change, on the
 photographs DIR/photos/val (benchmarks/limits.py). What else a card says, NAME.json, is written by
 hand.
@@ -60,7 +60,7 @@ def ship(workdirs: Sequence[Path], name: str, combined: Path | None = None) -> N
     """Copies weights, configuration and log, and notes the file's hash on the card.
 
     Args:
-      workdirs: of runs that started from one another.
+      workdirs: of runs that led to one another, in order.
       name: of the weights.
       combined: a file of weights that were made of the runs'; None takes those of the last run.
 

@@ -272,6 +272,12 @@ def test_weights_are_combined_of_what_trainings_changed(tmp_path):
     assert refused.returncode == 2
     assert "--add" in refused.stderr
     assert "do not belong together" in refused.stderr
+    module = create_model("atrous_net", num_channels=4, num_blocks=1, batch_norm=True)
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    normed = weights.Deblurrer(module, variables.pop("params"), {"channels": 3}, variables)
+    weights.save(tmp_path / "normed", normed)
+    refused = run("combine.py", tmp_path / "none", "--base", tmp_path / "normed", *shares)
+    assert "has batch statistics" in refused.stderr
     refused = run("combine.py", tmp_path / "none", *begin, "--add", tmp_path / "first", "half")
     assert refused.stderr == "error: --add: SHARE = 'half' must be a number, such as 0.5\n"
     assert not (tmp_path / "none").exists()
