@@ -93,8 +93,10 @@ GOPRO = """\
 ## GoPro: how robust the networks are
 
 Here: {images} test pairs of 1280x720, each from a scene of its own. No weights were trained on
-GoPro, and nothing is published for these networks. A clip's ends repeat the edge frame; as a scene
-here has one frame, a network of video mode is given that frame three times.
+GoPro, but these pairs had a say when the stages of `atrous-photo` were chosen; the `scales` of its
+card were chosen on other photographs. Nothing is published for these networks. A clip's ends
+repeat the edge frame; as a scene here has one frame, a network of video mode is given that frame
+three times.
 
 {table}
 
