@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,9 +40,12 @@ def main() -> None:
 def share_of(text: str) -> float:
     """A number, or InputError."""
     try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"--add: SHARE = {text!r} must be a number, such as 0.5") from error
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not math.isfinite(share):
+        raise InputError(f"--add: SHARE = {text!r} must be a number, such as 0.5")
+    return share
 
 
 def combine(base: str, added: Sequence[tuple[str, float]]) -> weights.Deblurrer:

@@ -1,14 +1,9 @@
 """The last stage of the shipped `atrous-photo`: photographs again, with more blur of motion.
 
   python train.py --config configs/atrous_photos.py --config.data_dir=DIR --workdir runs/photos
-  weights=atrous-cifar
-  for angle in 0 22.5 45; do
-    python train.py --config configs/atrous_motion.py --config.data_dir=DIR \
-      --config.camera.motion_angle=$angle --config.init_from=$weights --workdir runs/motion_$angle
-    weights=runs/motion_$angle/checkpoints/600
-  done
+  # ... and the course as configs/atrous_motion.py has it
   python benchmarks/combine.py runs/combined.safetensors --base atrous-cifar \
-    --add runs/photos/checkpoints/9000 1 --add $weights 0.5
+    --add runs/photos/checkpoints/9000 1 --add runs/motion_45/checkpoints/600 0.5
   python train.py --config configs/atrous_photos_motion.py --config.data_dir=DIR \
     --workdir runs/photos_motion
 

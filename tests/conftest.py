@@ -3,8 +3,10 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # The tests compile the same small programs again and again, often in processes of their own: one
@@ -19,6 +21,21 @@ if not _WORKER:
 def pytest_unconfigure() -> None:
     if not _WORKER:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def reference_ssim() -> Callable[[np.ndarray, np.ndarray], float]:
+    """scikit-image's SSIM of two images `[H, W, C]` in [0, 1], where the window is inside."""
+    from skimage.metrics import structural_similarity
+
+    def ssim(sharp, other):
+        _, values = structural_similarity(
+            sharp.astype(np.float64), other.astype(np.float64), data_range=1, channel_axis=-1,
+            gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
+        )  # fmt: skip
+        return values[5:-5, 5:-5].mean()
+
+    return ssim
 
 
 @pytest.fixture(scope="session")

@@ -278,6 +278,7 @@ def test_weights_are_combined_of_what_trainings_changed(tmp_path):
     weights.save(tmp_path / "normed", normed)
     refused = run("combine.py", tmp_path / "none", "--base", tmp_path / "normed", *shares)
     assert "has batch statistics" in refused.stderr
-    refused = run("combine.py", tmp_path / "none", *begin, "--add", tmp_path / "first", "half")
-    assert refused.stderr == "error: --add: SHARE = 'half' must be a number, such as 0.5\n"
+    for share in ("half", "nan"):
+        refused = run("combine.py", tmp_path / "none", *begin, "--add", tmp_path / "first", share)
+        assert refused.stderr == f"error: --add: SHARE = {share!r} must be a number, such as 0.5\n"
     assert not (tmp_path / "none").exists()

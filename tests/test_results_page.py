@@ -75,6 +75,14 @@ def test_the_gains_on_photographs_in_the_readme_are_those_of_the_table():
         assert line == f"| {title} | {' | '.join(f'{value:.2f}' for value in values)} |"
 
 
+def test_the_gain_on_gopro_in_the_readme_is_that_of_the_table():
+    rows = tables.read(ROOT / "results" / "gopro.csv")
+    (row,) = (row for row in rows if row.weights == "atrous-photo")
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    gains = f"{row.psnr - row.blurred_psnr:.2f} dB, {row.least_gain:.2f} on the one"
+    assert f"on three pairs of GoPro it gains {gains} that gains least" in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("expected", CIFAR10, ids=lambda row: row.weights)
 def test_a_new_evaluation_of_cifar10_gives_the_table(shared_data, benchmark, expected):

@@ -3,14 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import atrous_cifar_small, atrous_reds_small, carlo_cifar
+from configs import atrous_cifar_small, atrous_reds, carlo_cifar, kaist_cifar
 from jaxdeblur.state import abstract_state, make_parts
 
 
 @pytest.mark.parametrize(
     ("config", "count"),
-    # CARLO_NET's as published; the others counted by hand, layer by layer.
-    [(carlo_cifar, 2_663_555), (atrous_cifar_small, 792_675), (atrous_reds_small, 808_227)],
+    # As published.
+    [(carlo_cifar, 2_663_555), (kaist_cifar, 11_590_813), (atrous_reds, 24_433_539)],
 )
 def test_a_state_has_the_networks_parameters(config, count):
     state = abstract_state(config.get_config())
