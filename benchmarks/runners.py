@@ -165,14 +165,15 @@ def _serve(connection: Connection, variant: str, case: Case, inputs: Path, devic
 def _successive_seconds(call: Callable[[], Any]) -> list[float]:
     """Seconds of calls one after the other, as a training or a server makes them.
 
-    Without the first, which finds the caches full of what ran before, unless it is the only one.
+    Without the first, which finds caches and memory full of what ran before.
     """
+    call()
     seconds: list[float] = []
     while sum(seconds) < TURN_SECONDS:
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    return seconds[1:] or seconds
+    return seconds
 
 
 def _choose_device(device: str, precision: str) -> None:
