@@ -6,7 +6,8 @@ kernel, with few channels and with strides. Here
 - a stride becomes channels: a convolution of stride S is one of stride 1 over the S*S phases of
   the input, and a transposed convolution makes the S*S phases of its output;
 - a convolution of stride 1 is Winograd's (`winograd`) or, where that does not pay, a product over
-  shifted copies (`columns`);
+  shifted copies (`columns`), or the compiler's own over wide images, whose columns it shares
+  among the cores;
 - large inputs are taken in parts, which bounds the temporary arrays of a layer.
 
 `convolutions` holds the compiler's formulation, which the tests compare this one with.
@@ -32,6 +33,14 @@ Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along 
 # loop costs more than the cache saves.
 _WHOLE_ELEMENTS = 32_000_000
 _BAND_ELEMENTS = 8_000_000
+
+# The compiler's convolution is for outputs at least this wide, since it shares out columns among the
+# cores, and for at least so many channels on either side. Its products cost less there than those of
+# the other forms, which read and write larger arrays: with 64 channels at 640x360 it was 1.3 to 4
+# times quicker (two cores of a Xeon with AVX-512).
+_WIDE = 256
+_DIRECT_FEATURES = 16
+_DIRECT_COST = 0.65
 
 # Kernels of this size over at most that many channels are done in square blocks of pixels, of the
 # side that makes the least work.
@@ -139,6 +148,13 @@ def _convolve(
     With `out_first` the kernel is `[K, K, out, in]`: to transpose a large one takes longer than
     to multiply by it as it lies.
     """
+    if _is_direct(x, kernel, border, dilation, out_first):
+        layout = "HWOI" if out_first else "HWIO"
+        numbers = ("NHWC", layout, "NHWC")
+        spread = (dilation, dilation)
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), border, rhs_dilation=spread, dimension_numbers=numbers
+        )
     x = _pad(x, border)
     parts = _Parts.plan(x.shape, kernel.shape, dilation, out_first, x.dtype)
     transformed = parts.form.transform_kernel(kernel)
@@ -254,6 +270,20 @@ class _Parts:
         """A part's `[images, rows + halo, W, C]` of `[B, H, W, C]`."""
         sizes = (self.images, self.rows + halo, *x.shape[2:])
         return lax.dynamic_slice(x, self._start(number), sizes)
+
+
+def _is_direct(x, kernel, border: Border, dilation: int, out_first: bool) -> bool:
+    """Whether the compiler's own convolution of stride 1 is the quickest."""
+    taps, _, *features = kernel.shape
+    if out_first:
+        features.reverse()
+    height, width = (size - (taps - 1) * dilation for size in _padded_sizes(x, border))
+    if width < _WIDE or min(features) < _DIRECT_FEATURES or jnp.finfo(x.dtype).bits < 32:
+        return False
+    batch = x.shape[0]
+    products = batch * height * width * taps**2 * features[0] * features[1]
+    form = _cheapest(batch, height, width, taps, dilation, features, x.dtype)
+    return _DIRECT_COST * products < form.cost(batch, *features)
 
 
 def _cheapest(batch, height, width, taps, dilation, features, dtype) -> Winograd | Columns:

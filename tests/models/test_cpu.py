@@ -63,6 +63,69 @@ def test_the_cheaper_form_is_taken(batch, size, taps, features, expected):
     assert type(parts.form) is expected
 
 
+@pytest.mark.parametrize(
+    ("width", "features", "dtype", "expected"),
+    [
+        (640, (64, 32), jnp.float32, True),
+        (640, (256, 128), jnp.float32, False),  # Winograd's saves too much
+        (640, (64, 3), jnp.float32, False),
+        (128, (64, 32), jnp.float32, False),
+        (640, (64, 32), jnp.bfloat16, False),
+    ],
+    ids=str,
+)
+def test_wide_images_of_few_channels_are_convolved_by_the_compiler(
+    width, features, dtype, expected
+):
+    x = jax.ShapeDtypeStruct((1, 360, width, features[0]), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, *features), dtype)
+    program = jax.jit(lambda x, k: cpu.convolve(x, k, ((1, 1), (1, 1)), 1, 1)).lower(x, kernel)
+    assert ("stablehlo.convolution" in program.as_text()) == expected
+
+
+@pytest.fixture
+def _always_direct(monkeypatch):
+    monkeypatch.setattr(cpu, "_WIDE", 1)
+    monkeypatch.setattr(cpu, "_DIRECT_FEATURES", 1)
+    monkeypatch.setattr(cpu, "_DIRECT_COST", 0)
+
+
+@pytest.mark.usefixtures("_always_direct")
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_the_compilers_convolution_is_the_sum_over_taps(dilation):
+    x, kernel = normal(2, 13, 15, 4), normal(3, 3, 4, 5, seed=1)
+    border = ((dilation, 2), (1, dilation))
+    assert_plain(x, kernel, border, 1, dilation)
+    padded = np.pad(x, ((0, 0), *border, (0, 0)))
+    height, width = (size - 2 * dilation for size in padded.shape[1:3])
+    expected = sum(
+        padded[:, row * dilation :, column * dilation :][:, :height, :width]
+        @ np.asarray(kernel[row, column])
+        for row in range(3)
+        for column in range(3)
+    )
+    output = cpu.convolve(x, kernel, border, 1, dilation)
+    np.testing.assert_allclose(output, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_always_direct")
+def test_strides_go_by_the_compilers_convolution_too():
+    x, kernel = normal(2, 13, 15, 4), normal(3, 3, 4, 5, seed=1)
+    assert_plain(x, kernel, ((0, 1), (1, 1)), 2, 1)
+    # Of a stride-2 convolution, transposed: `[K, K, out, in]` is its kernel as it lies.
+    y = normal(2, 6, 7, 5, seed=3)
+
+    def convolution(z):
+        return jax.lax.conv_general_dilated(
+            z, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    shape = jax.ShapeDtypeStruct((2, 13, 15, 4), jnp.float32)
+    (expected,) = jax.linear_transpose(convolution, shape)(y)
+    spread = cpu.transposed_convolve(y, kernel, 2, 0, 13, 15)
+    np.testing.assert_allclose(spread, expected, rtol=0, atol=1e-4)
+
+
 def test_half_precision_is_not_transformed():
     shapes = ((16, 34, 34, 128), (3, 3, 128, 128))
     assert isinstance(cpu._Parts.plan(*shapes, 1, False, jnp.float32).form, Winograd)
