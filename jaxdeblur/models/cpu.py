@@ -34,10 +34,10 @@ Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along 
 _WHOLE_ELEMENTS = 32_000_000
 _BAND_ELEMENTS = 8_000_000
 
-# The compiler's convolution is for outputs at least this wide, since it shares out columns among the
-# cores, and for at least so many channels on either side. Its products cost less there than those of
-# the other forms, which read and write larger arrays: with 64 channels at 640x360 it was 1.3 to 4
-# times quicker (two cores of a Xeon with AVX-512).
+# The compiler's convolution is for outputs at least this wide, since it shares out columns among
+# the cores, and for at least so many channels on either side. Its products cost less there than
+# those of the other forms, which read and write larger arrays: with 64 channels at 640x360 it was
+# 1.3 to 4 times quicker (two cores of a Xeon with AVX-512).
 _WIDE = 256
 _DIRECT_FEATURES = 16
 _DIRECT_COST = 0.65
