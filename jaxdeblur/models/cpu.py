@@ -149,11 +149,13 @@ def _convolve(
     to multiply by it as it lies.
     """
     if _is_direct(x, kernel, border, dilation, out_first):
-        layout = "HWOI" if out_first else "HWIO"
-        numbers = ("NHWC", layout, "NHWC")
-        spread = (dilation, dilation)
         return lax.conv_general_dilated(
-            x, kernel, (1, 1), border, rhs_dilation=spread, dimension_numbers=numbers
+            x,
+            kernel,
+            window_strides=(1, 1),
+            padding=border,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWOI" if out_first else "HWIO", "NHWC"),
         )
     x = _pad(x, border)
     parts = _Parts.plan(x.shape, kernel.shape, dilation, out_first, x.dtype)
