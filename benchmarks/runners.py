@@ -21,9 +21,10 @@ import numpy as np
 from jaxdeblur.startup import inference_options, keep_freed_memory
 
 OURS = "jaxdeblur"
+SHARDED = "jaxdeblur sharded"
 PLAIN = "plain Flax"
 TORCH = ("PyTorch", "PyTorch channels_last", "PyTorch compiled")
-VARIANTS = (OURS, PLAIN, *TORCH)
+VARIANTS = (OURS, SHARDED, PLAIN, *TORCH)
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 LEARNING_RATE = 1e-4
@@ -142,6 +143,8 @@ def _serve(connection: Connection, variant: str, case: Case, inputs: Path, devic
     keep_freed_memory()  # which helps PyTorch's allocator as it does XLA's
     try:
         _choose_device(device, case.precision)
+        if variant == SHARDED:
+            _choose_sharding(device, case.batch)
         runner = (_Torch if variant in TORCH else _Jax)(variant, case, inputs, device)
         start = time.perf_counter()
         runner.call()
@@ -187,6 +190,16 @@ def _choose_device(device: str, precision: str) -> None:
     jax.config.update("jax_default_matmul_precision", products[precision])
 
 
+def _choose_sharding(device: str, batch: int) -> None:
+    """Makes a device of each core of a CPU, and checks that the devices divide the batch."""
+    import jax
+
+    if device == "cpu":
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if (count := jax.device_count()) == 1 or batch % count:
+        raise ValueError(f"a batch of {batch} does not divide among {count} devices")
+
+
 def _load(inputs: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     arrays = dict(np.load(inputs))
     blurred, sharp, _ = (arrays.pop(name) for name in ("blurred", "sharp", "flops"))
@@ -202,6 +215,7 @@ class _Jax:
         from flax.traverse_util import unflatten_dict
         from plain_flax import plain_version
 
+        from jaxdeblur import distributed
         from jaxdeblur.losses import l1
         from jaxdeblur.models import create_model
 
@@ -210,10 +224,11 @@ class _Jax:
         arrays, blurred, sharp = _load(inputs)
         dtype = "bfloat16" if case.precision == "bfloat16" else "float32"
         network = create_model(case.network, dtype=dtype)
-        apply = (network if variant == OURS else plain_version(network)).apply
+        apply = (plain_version(network) if variant == PLAIN else network).apply
         optimizer = optax.adam(LEARNING_RATE)
+        whole, divided = distributed.shardings()
 
-        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=whole)
         def step(params, optimizer_state, blurred, sharp):
             def loss(params):
                 return l1(apply({"params": params}, blurred), sharp)
@@ -225,12 +240,12 @@ class _Jax:
         self._step = step
         self._restore = jax.jit(
             lambda params, blurred: apply({"params": params}, blurred),
-            compiler_options=inference_options() if variant == OURS else None,
+            compiler_options=None if variant == PLAIN else inference_options(),
         )
-        self._batch = jax.device_put((blurred, sharp))
-        self._params = jax.device_put(unflatten_dict(arrays, sep="."))
+        self._batch = jax.device_put((blurred, sharp), divided)
+        self._params = jax.device_put(unflatten_dict(arrays, sep="."), whole)
         if case.work == "training":
-            self._optimizer_state = optimizer.init(self._params)
+            self._optimizer_state = jax.device_put(optimizer.init(self._params), whole)
 
     def call(self) -> Any:
         """One step, returning the loss before it, or one restored batch's centre."""

@@ -8,6 +8,8 @@ needs the installed package with its `train` extra; PyTorch (`pip install torch`
 gradients and Adam's update. The variants are
 
   jaxdeblur              the package's networks
+  jaxdeblur sharded      the same with the batch divided among devices, on a CPU one for each core:
+                         `JAX_NUM_CPU_DEVICES=2 python eval.py ...` on two
   plain Flax             the networks as one writes them with nn.Conv and nn.ConvTranspose
   PyTorch                eager, NCHW tensors in their default layout
   PyTorch channels_last  eager, in the NHWC layout

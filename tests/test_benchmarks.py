@@ -33,13 +33,15 @@ def test_every_variant_computes_the_same(network, tmp_path):
     result = run("speed.py", "--cases", *cases, "--rounds", 1, "--output", output)
     assert result.returncode == 0, result.stderr
     report = json.loads(output.with_suffix(".json").read_text())
-    assert len(report["rows"]) == 10
+    assert len(report["rows"]) == 12
     for row in report["rows"]:
+        if row["variant"] == "jaxdeblur sharded" and "does not divide" in row.get("failure", ""):
+            continue  # one image, or as many cores as do not divide two
         # torch.compile needs a C++ compiler, which a machine may lack; nothing may differ.
         if row["variant"] != "PyTorch compiled":
             assert "failure" not in row, row
         assert "differs" not in row.get("failure", "")
-    assert output.with_suffix(".md").read_text().count(f"| {cases[0]} |") == 5
+    assert output.with_suffix(".md").read_text().count(f"| {cases[0]} |") == 6
 
 
 @pytest.mark.slow
