@@ -17,8 +17,8 @@ gradients and Adam's update. The variants are
 
 All start from the same weights and see the same batch, and their results must agree before they
 are timed: restored images, or the loss after an update. In each round every variant is called once
-untimed and then for half a second, or once if that takes longer, so that other load on the machine
-meets all alike; and matrix products are timed, the fastest of which is taken as the machine's peak.
+untimed and then for half a second, three times at least, so that other load on the machine meets
+all alike; and matrix products are timed, the fastest of which is taken as the machine's peak.
 The table gives medians over all calls. Memory is the most that a variant's process held beyond its
 libraries, compilation included; the first call is given without the time of a later one.
 Inference of the package's networks is compiled with `startup.inference_options()`, as restoring

@@ -55,7 +55,7 @@ def test_without_pytorch_the_others_are_timed(tmp_path):
     rows = json.loads(output.with_suffix(".json").read_text())["rows"]
     assert [row["variant"] for row in rows] == variants
     for row in rows:
-        assert len(row["all_milliseconds"]) > 2  # half a second a round
+        assert len(row["all_milliseconds"]) >= 6  # three times a round at least
         assert row["time_to_best_pytorch"] is None
         rate = row["gflop_per_second"] / row["peak_gflop_per_second"]
         assert row["share_of_peak"] == pytest.approx(rate)
