@@ -200,7 +200,7 @@ def _choose_sharding(device: str, batch: int) -> None:
     if device == "cpu":
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if (count := jax.device_count()) == 1 or batch % count:
-        raise ValueError(f"a batch of {batch} does not divide among {count} devices")
+        raise ValueError(f"needs several devices that divide the batch of {batch}, not {count}")
 
 
 def _load(inputs: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
