@@ -47,13 +47,13 @@ def measure(case: Case) -> tuple[dict[tuple[str, str], float], float]:
 
     call, arguments = compile_call(case)
     names = dict(_INSTRUCTION.findall(call.as_text()))
-    for _ in range(3):  # the last counts
-        start = time.perf_counter()
+    for _ in range(3):
         jax.block_until_ready(call(*arguments))
-        elapsed = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
+            start = time.perf_counter()
             jax.block_until_ready(call(*arguments))
+            elapsed = time.perf_counter() - start
         (trace,) = Path(folder).rglob("*.xplane.pb")
         profile = jax.profiler.ProfileData.from_file(str(trace))
     seconds: dict[tuple[str, str], float] = collections.Counter()

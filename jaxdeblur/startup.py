@@ -15,25 +15,52 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 
+# Bytes of free places for what XLA allocates in a call, up to a gigabyte; before them many small
+# ones, since the C library cuts what is smaller from the smallest that has room, and from what a
+# call leaves of its place too. No two are alike: it would change between equals, and have written
+# to all of them in the end.
+_PLACES = (*range(1 << 18, 5 << 18, 1 << 12), *(int(1.25**power * 2**20) for power in range(1, 32)))
+
 
 def keep_freed_memory() -> None:
-    """Tells the C library to reuse freed memory instead of returning it to the system.
+    """Makes the calls of a process use the same memory again and again, on a CPU.
 
-    On a CPU, XLA allocates the temporary arrays of a call as one block and frees it after. By
-    default glibc hands a block of that size back, and the next call faults it in page by page,
-    a good part of a training step. The process then stays as large as it has been.
+    XLA allocates the temporary arrays of a call as one block and frees it after. By default glibc
+    hands a block of that size back to the system, and the next call faults it in page by page, a
+    good part of a training step; here it is told to keep it. The process then stays as large as it
+    has been. To have it no larger than one call needs,
 
-    Call it before JAX is imported: glibc no longer listens once a second thread has allocated.
-    Other C libraries are left alone.
+    - a call returns when it has ended. Otherwise its results are there a moment before its block
+      is freed, and the next call may allocate one beside it.
+    - the heap starts with free places of many sizes. Otherwise a smaller array may be put where
+      the block was, so that the next block goes to new memory. They are addresses only; memory is
+      what is written to.
+
+    Call it before other modules are imported, and JAX among them: glibc no longer listens once a
+    second thread has allocated. Other C libraries are left alone.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    mallopt(_M_ARENA_MAX, 1)  # a thread's own arena is unmapped when it empties
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, -1)
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_ARENA_MAX, 1)  # a thread's own arena is unmapped when it empties
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)
+        _lay_out_heap(library)
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def _lay_out_heap(library: ctypes.CDLL) -> None:
+    """Leaves free places of `_PLACES` in glibc's heap."""
+    library.malloc.restype = ctypes.c_void_p
+    library.malloc.argtypes = [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    places = []
+    for size in _PLACES:
+        places.append(library.malloc(size))  # null where the process may not have as many addresses
+        library.malloc(1 << 16)  # stays, so that neighbours do not become one
+    for place in places:
+        library.free(place)
 
 
 def compilation_cache_folder() -> str:

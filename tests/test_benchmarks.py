@@ -116,8 +116,8 @@ def test_operations_make_up_the_call():
     ):
         assert milliseconds[key] > 0
     total = sum(milliseconds.values())
-    # Another call on a shared machine, and operations of several cores added up.
-    assert float(last[2]) / 2 < total < float(last[2]) * 2 * (os.cpu_count() or 1)
+    # Cores wait for each other, and operations of several cores are added up, waiting included.
+    assert float(last[2]) / 5 < total < float(last[2]) * 2 * (os.cpu_count() or 1)
 
 
 def test_the_loader_is_timed():
