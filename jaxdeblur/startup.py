@@ -40,7 +40,7 @@ def keep_freed_memory() -> None:
     second thread has allocated. Other C libraries are left alone.
     """
     library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    if hasattr(library, "mallopt"):
+    if library is not None and hasattr(library, "mallopt"):
         library.mallopt(_M_ARENA_MAX, 1)  # a thread's own arena is unmapped when it empties
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, -1)
