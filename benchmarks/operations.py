@@ -4,8 +4,9 @@
 
 runs a case of `speed.py` (training without the optimizer) under the compiler's profiler, and adds
 up what the operations of one call took: by layer, layers that repeat (`block_0`, `block_1`, ...)
-taken together, and by whether they are matrix products or the rest (transforms, copies, ...).
-Operations that run beside each other count in full, so that the sum may exceed the call.
+taken together, and by whether they are products, the compiler's convolutions among them, or the
+rest (transforms, copies, ...). Operations that run beside each other count in full, so that the sum
+may exceed the call; one that several cores share counts once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jaxdeblur.startup import inference_options, keep_freed_memory
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
 _INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
+_PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def main() -> None:
@@ -101,7 +103,7 @@ def describe(name: str) -> tuple[str, str]:
     layer = re.sub(r"_\d+\b", "_*", "/".join(layers)) or "outside the layers"
     if "transpose(" in name:
         layer += ", gradient"
-    return layer, "products" if primitive == "dot_general" else "sums and copies"
+    return layer, "products" if primitive in _PRODUCTS else "sums and copies"
 
 
 def table(seconds: dict[tuple[str, str], float], elapsed: float, top: int) -> str:
@@ -110,7 +112,11 @@ def table(seconds: dict[tuple[str, str], float], elapsed: float, top: int) -> st
     total = sum(seconds.values())
     rows = sorted(seconds.items(), key=lambda item: -item[1])
     rest = sum(value for _, value in rows[top:])
-    for (layer, kind), value in [*rows[:top], (("other layers", ""), rest)]:
+    kinds: dict[str, float] = collections.Counter()
+    for (_, kind), value in rows:
+        kinds[kind] += value
+    sums = [(("all layers", kind), value) for kind, value in kinds.items()]
+    for (layer, kind), value in [*rows[:top], (("other layers", ""), rest), *sums]:
         lines.append(f"| {layer} | {kind} | {value * 1e3:.1f} | {value / total:.0%} |")
     lines.append(f"| the whole call | | {elapsed * 1e3:.1f} | |")
     return "\n".join(lines)
