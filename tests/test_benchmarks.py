@@ -118,8 +118,8 @@ def test_operations_make_up_the_call():
     sums = [milliseconds.pop(("all layers", kind)) for kind in ("products", "sums and copies")]
     total = sum(milliseconds.values())
     assert sum(sums) == pytest.approx(total, rel=0.02)
-    # Cores wait for each other, and operations of several cores are added up, waiting included.
-    assert float(last[2]) / 5 < total < float(last[2]) * 2 * (os.cpu_count() or 1)
+    # Operations of several cores are added up, waiting included.
+    assert float(last[2]) / 2 < total < float(last[2]) * 2 * (os.cpu_count() or 1)
 
 
 def test_the_loader_is_timed():
