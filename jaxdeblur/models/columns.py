@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdeblur.models.phases import merge_phases, split_phases
+
 # Copying one element costs as much as this many products: 70 measured on a Zen 3; on a Zen 5, whose
 # products are twice as fast, 120 or more would choose right. In between, since it stands for both.
 _COPY_COST = 100
@@ -53,15 +55,14 @@ class Columns:
         return self.height * self.width * self.taps**2 * min(features_in, features_out)
 
     def transform_kernel(self, kernel: jax.Array) -> list[jax.Array]:
-        """Returns the kernel, `[taps, taps, in, out]`, which needs no transform."""
+        """Returns the kernel, `[taps, S, taps, in, out]`, which needs no transform."""
         return [kernel]
 
     def restore_gradient(
         self, gradients: list[jax.Array], kernel_shape: tuple[int, ...]
     ) -> jax.Array:
         """The transpose of `transform_kernel`, of what `kernel_gradient` returns."""
-        del kernel_shape
-        return gradients[0]
+        return split_phases(gradients[0], kernel_shape[1], 0)
 
     def convolve(
         self, x: jax.Array, transformed_kernel: list[jax.Array], out_first: bool
@@ -69,16 +70,22 @@ class Columns:
         """Convolves without padding.
 
         Args:
-          x: float `[B, H, W, in]`; H and W are those of the output plus `(taps - 1) * dilation`.
-          transformed_kernel: float `[taps, taps, in, out]`, from `transform_kernel`.
-          out_first: the kernel is `[taps, taps, out, in]`.
+          x: float `[B, H, S, W, in]`; H and W are those of the output plus
+            `(taps - 1) * dilation`; S is 1 with `out_first`.
+          transformed_kernel: float `[taps, S, taps, in, out]`, from `transform_kernel`.
+          out_first: the kernel is `[taps, S, taps, out, in]`.
 
         Returns:
-          `[B, height, width, out]`.
+          `[B, height, S, width, out]`; S is 1 without `out_first`.
         """
         (kernel,) = transformed_kernel
+        phases = kernel.shape[1] if out_first else 1
+        kernel = merge_phases(kernel, 0)
         if out_first:
             kernel = kernel.swapaxes(2, 3)
+        return split_phases(self._convolve(merge_phases(x, 1), kernel), phases, 1)
+
+    def _convolve(self, x, kernel):
         features_in, features_out = kernel.shape[2:]
         if features_in < features_out:
             return self._columns(x) @ kernel.reshape(-1, features_out)
@@ -94,7 +101,7 @@ class Columns:
         self, x: jax.Array, cotangent: jax.Array, out_first: bool
     ) -> list[jax.Array]:
         """The gradient of `convolve` for its transformed kernel."""
-        gradient = self._kernel_gradient(x, cotangent)
+        gradient = self._kernel_gradient(merge_phases(x, 1), merge_phases(cotangent, 1))
         return [gradient.swapaxes(2, 3) if out_first else gradient]
 
     def _kernel_gradient(self, x, cotangent):

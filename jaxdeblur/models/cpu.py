@@ -4,7 +4,7 @@ On a CPU, XLA's own convolution stays behind its matrix product, most of all in 
 kernel, with few channels and with strides. Here
 
 - a stride becomes channels: a convolution of stride S is one of stride 1 over the S*S phases of
-  the input, and a transposed convolution makes the S*S phases of its output;
+  the input (`phases`), and a transposed convolution makes the S*S phases of its output;
 - a convolution of stride 1 is Winograd's (`winograd`) or, where that does not pay, a product over
   shifted copies (`columns`), or the compiler's own over wide images, whose columns it shares
   among the cores;
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdeblur.models.columns import Columns
+from jaxdeblur.models.phases import merge_phases, split_phases
 from jaxdeblur.models.winograd import MAX_TAPS, Winograd
 
 Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along H and along W
@@ -58,7 +59,7 @@ def convolve(
         return _convolve_phases(x, kernel, border, stride)
     if dilation == 1 and taps >= _BLOCK_TAPS and features_in <= _BLOCK_FEATURES:
         return _convolve_blocks(x, kernel, border)
-    return _convolve(x, kernel, border, dilation, False)
+    return _convolve(x[:, :, None], kernel[:, None], border, dilation, False)[:, :, 0]
 
 
 def transposed_convolve(
@@ -69,9 +70,10 @@ def transposed_convolve(
     Returns `[B, height, width, out]`, the result without its first `crop` rows and columns.
     """
     steps = -(-kernel.shape[0] // stride)
-    kernel = _kernel_phases(kernel, stride)[::-1, ::-1]
-    y = _convolve(x, kernel, ((steps - 1, steps - 1),) * 2, 1, True)
-    return _depth_to_space(y, stride)[:, crop : crop + height, crop : crop + width]
+    kernel = _kernel_phases(kernel, stride)[::-1, :, ::-1]
+    y = _convolve(x[:, :, None], kernel, ((steps - 1, steps - 1),) * 2, 1, True)
+    y = y.reshape(len(y), stride * y.shape[1], stride * y.shape[3], -1)
+    return y[:, crop : crop + height, crop : crop + width]
 
 
 def _convolve_phases(x, kernel, border: Border, stride: int) -> jax.Array:
@@ -79,8 +81,8 @@ def _convolve_phases(x, kernel, border: Border, stride: int) -> jax.Array:
     taps = kernel.shape[0]
     steps = -(-taps // stride)  # of each phase
     sizes = [(size - taps) // stride + steps for size in _padded_sizes(x, border)]
-    x = _space_to_depth(_pad_to(x, border, [stride * size for size in sizes]), stride)
-    return _convolve(x, _kernel_phases(kernel, stride), ((0, 0), (0, 0)), 1, False)
+    x = _image_phases(_pad_to(x, border, [stride * size for size in sizes]), stride)
+    return _convolve(x, _kernel_phases(kernel, stride), ((0, 0), (0, 0)), 1, False)[:, :, 0]
 
 
 def _convolve_blocks(x, kernel, border: Border) -> jax.Array:
@@ -103,7 +105,7 @@ def _convolve_blocks(x, kernel, border: Border) -> jax.Array:
 
     side = min(_BLOCK_SIDES, key=work)
     steps, *sizes = blocks(side)
-    x = _space_to_depth(_pad_to(x, border, [side * (size + steps - 1) for size in sizes]), side)
+    x = _image_phases(_pad_to(x, border, [side * (size + steps - 1) for size in sizes]), side)
     zeros = side * steps - taps
     kernels = [  # of each pixel of an output block
         jnp.pad(kernel, ((row, zeros - row), (column, zeros - column), (0, 0), (0, 0)))
@@ -111,29 +113,27 @@ def _convolve_blocks(x, kernel, border: Border) -> jax.Array:
         for column in range(side)
     ]
     kernel = _kernel_phases(jnp.concatenate(kernels, axis=-1), side)
-    y = _convolve(x, kernel, ((0, 0), (0, 0)), 1, False)
+    y = _convolve(x, kernel, ((0, 0), (0, 0)), 1, False)[:, :, 0]
     return _depth_to_space(y, side)[:, :height, :width]
 
 
 def _kernel_phases(kernel, stride: int) -> jax.Array:
-    """`[K, K, a, b]` to `[steps, steps, stride * stride * a, b]`, zeros after the last tap."""
+    """`[K, K, a, b]` to `[steps, S, steps, S * a, b]`, S the stride, zeros after the last tap."""
     taps, _, *features = kernel.shape
     steps = -(-taps // stride)
     missing = stride * steps - taps
     kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
-    kernel = kernel.reshape(steps, stride, steps, stride, *features)
-    return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(steps, steps, -1, features[1])
+    return kernel.reshape(steps, stride, steps, stride * features[0], features[1])
 
 
-def _space_to_depth(x, size: int) -> jax.Array:
-    """`[B, H * size, W * size, C]` to `[B, H, W, size * size * C]`."""
+def _image_phases(x, stride: int) -> jax.Array:
+    """`[B, H * S, W * S, C]` to `[B, H, S, W, S * C]`, S the stride."""
     batch, height, width, features = x.shape
-    x = x.reshape(batch, height // size, size, width // size, size, features)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // size, width // size, -1)
+    return x.reshape(batch, height // stride, stride, width // stride, stride * features)
 
 
 def _depth_to_space(x, size: int) -> jax.Array:
-    """The inverse of `_space_to_depth`."""
+    """`[B, H, W, size * size * C]` to `[B, H * size, W * size, C]`."""
     batch, height, width, _ = x.shape
     x = x.reshape(batch, height, width, size, size, -1).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height * size, width * size, -1)
@@ -143,20 +143,22 @@ def _depth_to_space(x, size: int) -> jax.Array:
 def _convolve(
     x: jax.Array, kernel: jax.Array, border: Border, dilation: int, out_first: bool
 ) -> jax.Array:
-    """The convolution of stride 1, `[B, H, W, in]` with `[K, K, in, out]`.
+    """The convolution of stride 1, `[B, H, S, W, in]` with `[K, S, K, in, out]`, see `phases`.
 
-    With `out_first` the kernel is `[K, K, out, in]`: to transpose a large one takes longer than
-    to multiply by it as it lies.
+    Returns `[B, H, 1, W, out]`. With `out_first` the input is `[B, H, 1, W, in]`, the kernel
+    `[K, S, K, out, in]` and the output `[B, H, S, W, out]`: to transpose a large kernel takes
+    longer than to multiply by it as it lies.
     """
     if _is_direct(x, kernel, border, dilation, out_first):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
+        y = lax.conv_general_dilated(
+            merge_phases(x, 1),
+            merge_phases(kernel, 0),
             window_strides=(1, 1),
             padding=border,
             rhs_dilation=(dilation, dilation),
             dimension_numbers=("NHWC", "HWOI" if out_first else "HWIO", "NHWC"),
         )
+        return split_phases(y, kernel.shape[1] if out_first else 1, 1)
     x = _pad(x, border)
     parts = _Parts.plan(x.shape, kernel.shape, dilation, out_first, x.dtype)
     transformed = parts.form.transform_kernel(kernel)
@@ -173,7 +175,8 @@ def _convolve_backward(border, dilation, out_first, residuals, cotangent):
     reach = (kernel.shape[0] - 1) * dilation
     (top, bottom), (left, right) = border
     x_border = ((reach - top, reach - bottom), (reach - left, reach - right))
-    x_gradient = _convolve(cotangent, kernel[::-1, ::-1], x_border, dilation, not out_first)
+    turned = kernel[::-1, :, ::-1]
+    x_gradient = _convolve(cotangent, turned, x_border, dilation, not out_first)
     x = _pad(x, border)
     parts = _Parts.plan(x.shape, kernel.shape, dilation, out_first, x.dtype)
     of_part = functools.partial(parts.form.kernel_gradient, out_first=out_first)
@@ -206,12 +209,10 @@ class _Parts:
 
     @classmethod
     def plan(cls, x_shape, kernel_shape, dilation: int, out_first: bool, dtype) -> _Parts:
-        """Plans for a padded input."""
-        taps, _, *features = kernel_shape
-        if out_first:
-            features.reverse()
+        """Plans for a padded input `[B, H, S, W, in]` and a kernel `[K, S, K, ...]`."""
+        taps, features = kernel_shape[0], _features(kernel_shape, out_first)
         halo = (taps - 1) * dilation
-        batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[2] - halo
+        batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[3] - halo
         form = _cheapest(batch, height, width, taps, dilation, features, dtype)
         elements = form.temporary_elements(*features)
         if elements <= _WHOLE_ELEMENTS:
@@ -246,7 +247,7 @@ class _Parts:
         def parts(number):
             # Rows that the last band shares with the one before count there.
             fresh = number % self.bands * self.rows - self._start(number)[1]
-            rows = lax.broadcasted_iota(jnp.int32, (1, self.rows, 1, 1), 1)
+            rows = lax.broadcasted_iota(jnp.int32, (1, self.rows, 1, 1, 1), 1)
             part = jnp.where(rows >= fresh, self._part(cotangent, number, 0), 0)
             return self._part(x, number, self.halo), part
 
@@ -263,29 +264,34 @@ class _Parts:
     def _is_whole(self, x) -> bool:
         return self._count(x) == 1
 
-    def _start(self, number) -> tuple[Any, Any, int, int]:
+    def _start(self, number) -> tuple[Any, Any, int, int, int]:
         """Where a part's output begins; the last band ends with the image."""
         row = jnp.minimum(number % self.bands * self.rows, self.height - self.rows)
-        return number // self.bands * self.images, row, 0, 0
+        return number // self.bands * self.images, row, 0, 0, 0
 
     def _part(self, x, number, halo: int) -> jax.Array:
-        """A part's `[images, rows + halo, W, C]` of `[B, H, W, C]`."""
+        """A part's `[images, rows + halo, S, W, C]` of `[B, H, S, W, C]`."""
         sizes = (self.images, self.rows + halo, *x.shape[2:])
         return lax.dynamic_slice(x, self._start(number), sizes)
 
 
 def _is_direct(x, kernel, border: Border, dilation: int, out_first: bool) -> bool:
     """Whether the compiler's own convolution of stride 1 is the quickest."""
-    taps, _, *features = kernel.shape
-    if out_first:
-        features.reverse()
-    height, width = (size - (taps - 1) * dilation for size in _padded_sizes(x, border))
+    taps, features = kernel.shape[0], _features(kernel.shape, out_first)
+    sizes = x.shape[1] + sum(border[0]), x.shape[3] + sum(border[1])
+    height, width = (size - (taps - 1) * dilation for size in sizes)
     if width < _WIDE or min(features) < _DIRECT_FEATURES or jnp.finfo(x.dtype).bits < 32:
         return False
     batch = x.shape[0]
     products = batch * height * width * taps**2 * features[0] * features[1]
     form = _cheapest(batch, height, width, taps, dilation, features, x.dtype)
     return _DIRECT_COST * products < form.cost(batch, *features)
+
+
+def _features(kernel_shape, out_first: bool) -> tuple[int, int]:
+    """Channels of the input and of the output, phases counted, of `[K, S, K, ...]`."""
+    _, phases, _, first, second = kernel_shape
+    return (second, phases * first) if out_first else (phases * first, second)
 
 
 def _cheapest(batch, height, width, taps, dilation, features, dtype) -> Winograd | Columns:
@@ -301,14 +307,15 @@ def _padded_sizes(x, border: Border) -> list[int]:
 
 
 def _pad_to(x, border: Border, sizes: list[int]) -> jax.Array:
-    """Adds the zeros before, and after up to these sizes, which may also crop."""
+    """Adds zeros around `[B, H, W, C]`, before and, up to these sizes, after; may also crop."""
     (top, _), (left, _) = border
-    height, width = sizes
-    return _pad(x, ((top, height - top - x.shape[1]), (left, width - left - x.shape[2])))
+    border = (top, sizes[0] - top - x.shape[1]), (left, sizes[1] - left - x.shape[2])
+    return _pad(x[:, :, None], border)[:, :, 0]
 
 
 def _pad(x, border: Border) -> jax.Array:
-    """Adds zeros around the pixels; negative numbers crop."""
+    """Adds zeros around the pixels of `[B, H, S, W, C]`; negative numbers crop."""
     (top, bottom), (left, right) = border
+    none = (0, 0, 0)
     zero = jnp.zeros((), x.dtype)
-    return lax.pad(x, zero, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
+    return lax.pad(x, zero, (none, (top, bottom, 0), none, (left, right, 0), none))

@@ -9,6 +9,10 @@ transformed tile, and the transforms are sums that cost little beside them.
 The outputs of a dilated kernel fall into `dilation` phases an axis, each an ordinary convolution
 of every `dilation`-th pixel: the phases are a batch dimension here, and cost nothing.
 
+The phases of a stride S count as channels. Images of such phases are `[B, H, S, W, S * C]`, which
+is an image of S * H rows and S * W columns as it lies in memory, and kernels `[taps, S, taps, S *
+a, b]`: S belongs to the images on the side of `a`, those on the other have one phase.
+
 Rounding: in float32 the largest error is some 1e-5 of the largest output, ten times that of the
 direct sum; it grows with the tile, which is why tiles are small.
 
@@ -30,6 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdeblur.models.phases import split_phases
+
 # Interpolation points besides infinity: small ones, and of each the negative inverse, round least.
 # An eighth point (2) was measured too: it rounds half as much again and makes no step quicker.
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5)
@@ -39,6 +45,12 @@ MAX_TAPS = 5
 # A transformed element costs as much as this many products for each point of both axes of a tile,
 # since it is a sum over them (measured on a Zen 3).
 _TRANSFORM_COST = 6
+
+
+# XLA has two matrix products on a CPU. The quicker one does not take a first factor that lies
+# turned around; to turn it beforehand pays up to so many tiles and features.
+_TURNED_TILES = 1024
+_TURNED_FEATURES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,20 +144,39 @@ class Winograd:
         return self.rows.products * self.columns.products * (features_in + features_out)
 
     def transform_kernel(self, kernel: jax.Array) -> list[jax.Array]:
-        """`[taps, taps, in, out]` to `[N, in, out]` for each group."""
-        taps = kernel.reshape(-1, kernel.shape[2] * kernel.shape[3])
-        transforms = self._kernel_transforms(kernel.dtype)
-        return [jnp.matmul(g, taps).reshape(-1, *kernel.shape[2:]) for g in transforms]
+        """`[taps, S, taps, a, b]` to `[N, S, a, b]` for each group."""
+        _, phases, _, first, second = kernel.shape
+        if phases == 1:
+            taps = kernel.reshape(-1, first * second)
+            products = [jnp.matmul(g, taps) for g in self._kernel_transforms(kernel.dtype)]
+            return [points.reshape(-1, 1, first, second) for points in products]
+        # Sums instead of a product, for which the taps of each phase would have to be copied.
+        tap_rows = _unstack(kernel, 0)
+
+        def transform(g):
+            points = _combine(self.columns.g, _unstack(_combine(g, tap_rows, 0), 2), 1)
+            return points.reshape(-1, phases, first, second)
+
+        return [transform(self.rows.g[group]) for group in self._groups]
 
     def restore_gradient(
         self, gradients: list[jax.Array], kernel_shape: tuple[int, ...]
     ) -> jax.Array:
         """The transpose of `transform_kernel`, of what `kernel_gradient` returns."""
-        pairs = zip(self._kernel_transforms(gradients[0].dtype), gradients, strict=True)
-        terms = [jnp.matmul(g.T, gradient.reshape(len(g), -1)) for g, gradient in pairs]
-        gradient = functools.reduce(operator.add, terms)
-        gradient = gradient.reshape(*kernel_shape[:2], *gradients[0].shape[1:])
-        return gradient if gradient.shape == kernel_shape else gradient.swapaxes(2, 3)
+        taps, phases, _, first, second = kernel_shape
+        sides = gradients[0].shape[1:]
+        if phases == 1:
+            pairs = zip(self._kernel_transforms(gradients[0].dtype), gradients, strict=True)
+            terms = [jnp.matmul(g.T, points.reshape(len(g), -1)) for g, points in pairs]
+            gradient = functools.reduce(operator.add, terms)
+        else:
+            points = [points.reshape(-1, self.columns.points, *sides) for points in gradients]
+            point_rows = [row for group in points for row in _unstack(group, 0)]
+            tap_rows = _combine(self.rows.g.T, point_rows, 0)
+            gradient = _combine(self.columns.g.T, _unstack(tap_rows, 1), 1)
+        if sides == (phases * first, second):
+            return split_phases(gradient.reshape(taps, taps, *sides), phases, 0)
+        return gradient.reshape(taps, taps, second, phases, first).transpose(0, 3, 1, 4, 2)
 
     def _kernel_transforms(self, dtype) -> list[np.ndarray]:
         """`[N, taps * taps]` for each group."""
@@ -157,30 +188,35 @@ class Winograd:
         """Convolves without padding.
 
         Args:
-          x: float `[B, H, W, in]`; H and W are those of the output plus `(taps - 1) * dilation`.
-          transformed_kernel: float `[N, in, out]` for each group, from `transform_kernel`.
-          out_first: the kernel is `[taps, taps, out, in]`, and so `[N, out, in]`.
+          x: float `[B, H, S, W, in]`; H and W are those of the output plus
+            `(taps - 1) * dilation`; S is 1 with `out_first`.
+          transformed_kernel: float `[N, S, in, out]` for each group, from `transform_kernel`.
+          out_first: the kernel is `[taps, S, taps, out, in]`, and so `[N, S, out, in]`.
 
         Returns:
-          `[B, rows.size, columns.size, out]`.
+          `[B, rows.size, S, columns.size, out]`; S is 1 without `out_first`.
         """
         product = "npi,noi->npo" if out_first else "npi,nio->npo"
-        pairs = zip(self._transform_input(x), transformed_kernel, strict=True)
-        return self._gather_output([jnp.einsum(product, *pair) for pair in pairs], x.shape[0])
+        phases = transformed_kernel[0].shape[1] if out_first else 1
+        kernels = [
+            points.reshape(len(points), -1, points.shape[3]) for points in transformed_kernel
+        ]
+        pairs = zip(self._transform_input(x), kernels, strict=True)
+        return self._gather_output([jnp.einsum(product, *pair) for pair in pairs], len(x), phases)
 
     def kernel_gradient(
         self, x: jax.Array, cotangent: jax.Array, out_first: bool
     ) -> list[jax.Array]:
         """The gradient of `convolve` for its transformed kernel.
 
-        The thinner side comes first, since a product turns its first factor around: `[N, in, out]`
-        or `[N, out, in]` for each group, where both are as wide in the kernel's order.
+        The thinner side comes first, since it is to be turned around: `[N, S * in, out]` or
+        `[N, out, S * in]` for each group, where both are as wide in the kernel's order.
         """
         sides = self._transform_input(x), self._scatter_cotangent(cotangent)
-        features_in, features_out = x.shape[-1], cotangent.shape[-1]
+        features_in, features_out = (side[0].shape[2] for side in sides)
         if features_out < features_in or (out_first and features_out == features_in):
             sides = sides[::-1]
-        return [jnp.einsum("npa,npb->nab", *pair) for pair in zip(*sides, strict=True)]
+        return [_sum_outer(*pair) for pair in zip(*sides, strict=True)]
 
     @property
     def _groups(self) -> list[slice]:
@@ -188,52 +224,57 @@ class Winograd:
         return [slice(start, start + 2) for start in range(0, self.rows.points, 2)]
 
     def _transform_input(self, x) -> list[jax.Array]:
-        """`[B, H, W, in]` to `[N, B * tiles, in]` for each group."""
-        batch, height, width, features = x.shape
+        """`[B, H, S, W, C]` to `[N, B * tiles, S * C]` for each group."""
+        batch, height, phases, width, features = x.shape
         rows, columns = self.rows, self.columns
         lengths = [axis.tile * axis.tiles + axis.taps - 1 for axis in (rows, columns)]
         missing = (lengths[0] * rows.dilation - height, lengths[1] * columns.dilation - width)
-        x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-        x = x.reshape(batch, lengths[0], rows.dilation, lengths[1], columns.dilation, features)
+        x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, 0), (0, missing[1]), (0, 0)))
+        x = x.reshape(
+            *(batch, lengths[0], rows.dilation, phases),
+            *(lengths[1], columns.dilation, features),
+        )
         pixel_rows = _tile_pixels(x, rows, 1)
 
         def transform(bt):
-            points = _combine(bt, pixel_rows, 0)
+            points = jnp.moveaxis(_combine(bt, pixel_rows, 0), 4, 6)  # phases beside features
             points = _combine(columns.bt, _tile_pixels(points, columns, 4), 1)
-            return points.reshape(len(bt) * columns.points, -1, features)
+            return points.reshape(len(bt) * columns.points, -1, phases * features)
 
         return [transform(rows.bt[group]) for group in self._groups]
 
-    def _gather_output(self, products: list[jax.Array], batch: int) -> jax.Array:
-        """`[N, B * tiles, out]` for each group to `[B, rows.size, columns.size, out]`."""
+    def _gather_output(self, products: list[jax.Array], batch: int, phases: int) -> jax.Array:
+        """`[N, B * tiles, S * C]` for each group to `[B, rows.size, S, columns.size, C]`."""
         rows, columns = self.rows, self.columns
         tiles = (batch, rows.tiles, rows.dilation, columns.tiles, columns.dilation)
 
         def gather(points):
-            points = points.reshape(-1, columns.points, *tiles, points.shape[-1])
-            return _unstack(_combine(columns.at, _unstack(points, 1), 5), 0)
+            points = points.reshape(-1, columns.points, *tiles, phases, points.shape[-1] // phases)
+            points = _unstack(jnp.moveaxis(points, 7, 5), 1)
+            return _unstack(_combine(columns.at, points, 6), 0)
 
         point_rows = [row for points in products for row in gather(points)]
         y = _combine(rows.at, point_rows, 2)
         heights, widths = (axis.tiles * axis.tile * axis.dilation for axis in (rows, columns))
-        return y.reshape(batch, heights, widths, -1)[:, : rows.size, : columns.size]
+        y = y.reshape(batch, heights, phases, widths, -1)
+        return y[:, : rows.size, :, : columns.size]
 
     def _scatter_cotangent(self, cotangent) -> list[jax.Array]:
         """The transpose of `_gather_output`."""
         rows, columns = self.rows, self.columns
-        batch, height, width, features = cotangent.shape
+        batch, height, phases, width, features = cotangent.shape
         heights, widths = (axis.tiles * axis.tile * axis.dilation for axis in (rows, columns))
         missing = (heights - height, widths - width)
-        y = jnp.pad(cotangent, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))).reshape(
-            *(batch, rows.tiles, rows.tile, rows.dilation),
+        y = jnp.pad(cotangent, ((0, 0), (0, missing[0]), (0, 0), (0, missing[1]), (0, 0))).reshape(
+            *(batch, rows.tiles, rows.tile, rows.dilation, phases),
             *(columns.tiles, columns.tile, columns.dilation, features),
         )
         pixel_rows = _unstack(y, 2)
 
         def scatter(a):
-            points = _combine(a, pixel_rows, 0)
+            points = jnp.moveaxis(_combine(a, pixel_rows, 0), 4, 7)
             points = _combine(columns.at.T, _unstack(points, 5), 1)
-            return points.reshape(len(a) * columns.points, -1, features)
+            return points.reshape(len(a) * columns.points, -1, phases * features)
 
         return [scatter(rows.at.T[group]) for group in self._groups]
 
@@ -293,3 +334,11 @@ def _combine(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.A
         return functools.reduce(operator.add, terms)
 
     return jnp.stack([weighted(row) for row in matrix], axis)
+
+
+def _sum_outer(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Sums over the tiles of each point the outer product, `[N, P, A]` and `[N, P, B]`."""
+    if a.shape[1] > _TURNED_TILES or a.shape[2] > _TURNED_FEATURES:
+        return jnp.einsum("npa,npb->nab", a, b)
+    # The barrier keeps XLA from taking the turn into the product.
+    return jnp.einsum("nap,npb->nab", lax.optimization_barrier(a.swapaxes(1, 2)), b)
