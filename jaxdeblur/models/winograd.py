@@ -209,14 +209,18 @@ class Winograd:
     ) -> list[jax.Array]:
         """The gradient of `convolve` for its transformed kernel.
 
-        The thinner side comes first, since it is to be turned around: `[N, S * in, out]` or
-        `[N, out, S * in]` for each group, where both are as wide in the kernel's order.
+        Returns:
+          `[N, S * a, b]` for each group, or `[N, b, S * a]`: a product turns its first factor
+          around, which for the thinner one is less work, but then the gradient is to be turned.
         """
-        sides = self._transform_input(x), self._scatter_cotangent(cotangent)
-        features_in, features_out = (side[0].shape[2] for side in sides)
-        if features_out < features_in or (out_first and features_out == features_in):
-            sides = sides[::-1]
-        return [_sum_outer(*pair) for pair in zip(*sides, strict=True)]
+        first, second = self._transform_input(x), self._scatter_cotangent(cotangent)
+        if out_first:
+            first, second = second, first
+        tiles, thick, thin = *first[0].shape[1:], second[0].shape[2]
+        points = self.rows.points * self.columns.points
+        if points * tiles * (thick - thin) > self.rows.taps * self.columns.taps * thick * thin:
+            first, second = second, first
+        return [_sum_outer(*pair) for pair in zip(first, second, strict=True)]
 
     @property
     def _groups(self) -> list[slice]:
