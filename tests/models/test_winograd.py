@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdeblur.models import winograd
+from jaxdeblur.models.phases import merge_phases, split_phases
 from jaxdeblur.models.winograd import Axis, Winograd, toom_cook
 
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -100,6 +101,50 @@ def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation,
         return output, vjp(cotangent)[0]
 
     results, expected = quick_jit(lambda *a: (ours(*a), plain(*a)))(x, kernel, cotangent)
+    for result, reference in zip(results, expected, strict=True):
+        assert result.shape == reference.shape
+        tolerance = 1e-4 * np.abs(reference).max()
+        np.testing.assert_allclose(result, reference, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (9, 7)], ids=str)  # a few tiles, and many
+@pytest.mark.parametrize("features", [(3, 8), (8, 3)], ids=str)
+@pytest.mark.parametrize("out_first", [False, True])
+@pytest.mark.parametrize("turned_tiles", [0, 10**6])
+def test_phases_of_a_stride_are_channels(monkeypatch, size, features, out_first, turned_tiles):
+    monkeypatch.setattr(winograd, "_TURNED_TILES", turned_tiles)
+    stride, (first, second) = 2, features
+    kernel_shape = (3, stride, 3, stride * first, second)
+    phased, plain = (2, stride, stride * first), (2, 1, second)
+    (batch, *side_in), (_, *side_out) = (plain, phased) if out_first else (phased, plain)
+    rng = np.random.default_rng(0)
+    height, width = size
+    shapes = (
+        (batch, height + 2, side_in[0], width + 2, side_in[1]),
+        kernel_shape,
+        (batch, height, side_out[0], width, side_out[1]),
+    )
+    x, kernel, cotangent = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
+    plan = Winograd(Axis(height, 3, 1, 4), Axis(width, 3, 1, 3))
+
+    def ours(x, kernel, cotangent):
+        gradient = plan.kernel_gradient(x, cotangent, out_first)
+        output = plan.convolve(x, plan.transform_kernel(kernel), out_first)
+        return output, plan.restore_gradient(gradient, kernel.shape)
+
+    def compilers(x, kernel, cotangent):
+        def convolve(kernel):
+            layout = ("NHWC", "HWOI" if out_first else "HWIO", "NHWC")
+            images, kernels = merge_phases(x, 1), merge_phases(kernel, 0)
+            y = jax.lax.conv_general_dilated(
+                images, kernels, (1, 1), "VALID", dimension_numbers=layout
+            )
+            return split_phases(y, side_out[0], 1)
+
+        output, vjp = jax.vjp(convolve, kernel)
+        return output, vjp(cotangent)[0]
+
+    results, expected = quick_jit(lambda *a: (ours(*a), compilers(*a)))(x, kernel, cotangent)
     for result, reference in zip(results, expected, strict=True):
         assert result.shape == reference.shape
         tolerance = 1e-4 * np.abs(reference).max()
