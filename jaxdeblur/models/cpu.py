@@ -71,7 +71,8 @@ def transposed_convolve(
     """
     steps = -(-kernel.shape[0] // stride)
     kernel = _kernel_phases(kernel, stride)[::-1, :, ::-1]
-    y = _convolve(x[:, :, None], kernel, ((steps - 1, steps - 1),) * 2, 1, True)
+    border = (steps - 1, steps - 1)
+    y = _convolve(x[:, :, None], kernel, (border, border), 1, True)
     y = y.reshape(len(y), stride * y.shape[1], stride * y.shape[3], -1)
     return y[:, crop : crop + height, crop : crop + width]
 
@@ -139,7 +140,6 @@ def _depth_to_space(x, size: int) -> jax.Array:
     return x.reshape(batch, height * size, width * size, -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(
     x: jax.Array, kernel: jax.Array, border: Border, dilation: int, out_first: bool
 ) -> jax.Array:
@@ -149,6 +149,11 @@ def _convolve(
     `[K, S, K, out, in]` and the output `[B, H, S, W, out]`: to transpose a large kernel takes
     longer than to multiply by it as it lies.
     """
+    return _with_gradients(x, kernel, border, dilation, out_first)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _with_gradients(x, kernel, border: Border, dilation: int, out_first: bool):
     if _is_direct(x, kernel, border, dilation, out_first):
         y = lax.conv_general_dilated(
             merge_phases(x, 1),
@@ -165,11 +170,11 @@ def _convolve(
     return parts.map(lambda part: parts.form.convolve(part, transformed, out_first), x)
 
 
-def _convolve_forward(x, kernel, border, dilation, out_first):
-    return _convolve(x, kernel, border, dilation, out_first), (x, kernel)
+def _with_gradients_forward(x, kernel, border, dilation, out_first):
+    return _with_gradients(x, kernel, border, dilation, out_first), (x, kernel)
 
 
-def _convolve_backward(border, dilation, out_first, residuals, cotangent):
+def _with_gradients_backward(border, dilation, out_first, residuals, cotangent):
     x, kernel = residuals
     # The input's gradient is the convolution with the kernel turned by 180 degrees.
     reach = (kernel.shape[0] - 1) * dilation
@@ -184,7 +189,7 @@ def _convolve_backward(border, dilation, out_first, residuals, cotangent):
     return x_gradient, parts.form.restore_gradient(gradient, kernel.shape)
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
+_with_gradients.defvjp(_with_gradients_forward, _with_gradients_backward)
 
 
 @dataclasses.dataclass(frozen=True)

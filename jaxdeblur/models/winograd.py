@@ -9,9 +9,9 @@ transformed tile, and the transforms are sums that cost little beside them.
 The outputs of a dilated kernel fall into `dilation` phases an axis, each an ordinary convolution
 of every `dilation`-th pixel: the phases are a batch dimension here, and cost nothing.
 
-The phases of a stride S count as channels. Images of such phases are `[B, H, S, W, S * C]`, which
-is an image of S * H rows and S * W columns as it lies in memory, and kernels `[taps, S, taps, S *
-a, b]`: S belongs to the images on the side of `a`, those on the other have one phase.
+The phases of a stride S count as channels. Images of such phases are `[B, H, S, W, C]` and kernels
+`[taps, S, taps, a, b]` (see `phases`): S belongs to the images on the side of `a`, those on the
+other have one phase.
 
 Rounding: in float32 the largest error is some 1e-5 of the largest output, ten times that of the
 direct sum; it grows with the tile, which is why tiles are small.
@@ -46,9 +46,9 @@ MAX_TAPS = 5
 # since it is a sum over them (measured on a Zen 3).
 _TRANSFORM_COST = 6
 
-
 # XLA has two matrix products on a CPU. The quicker one does not take a first factor that lies
-# turned around; to turn it beforehand pays up to so many tiles and features.
+# turned around; to turn it beforehand pays up to so many tiles and features (measured on a Xeon
+# with AVX-512).
 _TURNED_TILES = 1024
 _TURNED_FEATURES = 64
 
@@ -212,6 +212,7 @@ class Winograd:
         Returns:
           `[N, S * a, b]` for each group, or `[N, b, S * a]`: a product turns its first factor
           around, which for the thinner one is less work, but then the gradient is to be turned.
+          Sides that are equally wide come in the kernel's order.
         """
         first, second = self._transform_input(x), self._scatter_cotangent(cotangent)
         if out_first:
