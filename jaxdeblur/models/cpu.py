@@ -73,8 +73,7 @@ def transposed_convolve(
     kernel = _kernel_phases(kernel, stride)[::-1, :, ::-1]
     border = (steps - 1, steps - 1)
     y = _convolve(x[:, :, None], kernel, (border, border), 1, True)
-    y = y.reshape(len(y), stride * y.shape[1], stride * y.shape[3], -1)
-    return y[:, crop : crop + height, crop : crop + width]
+    return _whole_image(y)[:, crop : crop + height, crop : crop + width]
 
 
 def _convolve_phases(x, kernel, border: Border, stride: int) -> jax.Array:
@@ -115,7 +114,7 @@ def _convolve_blocks(x, kernel, border: Border) -> jax.Array:
     ]
     kernel = _kernel_phases(jnp.concatenate(kernels, axis=-1), side)
     y = _convolve(x, kernel, ((0, 0), (0, 0)), 1, False)[:, :, 0]
-    return _depth_to_space(y, side)[:, :height, :width]
+    return _whole_image(split_phases(y, side, 1))[:, :height, :width]
 
 
 def _kernel_phases(kernel, stride: int) -> jax.Array:
@@ -133,11 +132,10 @@ def _image_phases(x, stride: int) -> jax.Array:
     return x.reshape(batch, height // stride, stride, width // stride, stride * features)
 
 
-def _depth_to_space(x, size: int) -> jax.Array:
-    """`[B, H, W, size * size * C]` to `[B, H * size, W * size, C]`."""
-    batch, height, width, _ = x.shape
-    x = x.reshape(batch, height, width, size, size, -1).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height * size, width * size, -1)
+def _whole_image(x) -> jax.Array:
+    """The inverse of `_image_phases`."""
+    batch, height, stride, width, _ = x.shape
+    return x.reshape(batch, height * stride, width * stride, -1)
 
 
 def _convolve(

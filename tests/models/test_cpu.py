@@ -180,8 +180,9 @@ def test_a_large_kernel_over_few_channels_goes_by_blocks(taps, size, pads, featu
     assert_plain(x, kernel, (pads, pads), 1, 1)
 
 
-def test_depth_becomes_space():
-    x = normal(2, 2, 3, 9 * 5)
-    space = cpu._depth_to_space(x, 3)
-    assert space.shape == (2, 6, 9, 5)
-    np.testing.assert_array_equal(space[0, 3:6, 6:9], x[0, 1, 2].reshape(3, 3, 5))
+def test_an_image_is_its_phases_as_they_lie():
+    x = normal(2, 6, 9, 5)
+    phases = cpu._image_phases(x, 3)
+    assert phases.shape == (2, 2, 3, 3, 3 * 5)
+    np.testing.assert_array_equal(phases[0, 1, 2, 1], np.ravel(x[0, 5, 3:6]))
+    np.testing.assert_array_equal(cpu._whole_image(phases), x)

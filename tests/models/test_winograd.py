@@ -15,6 +15,15 @@ from jaxdeblur.models.winograd import Axis, Winograd, toom_cook
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+def assert_same(ours, reference, *arguments):
+    """Compares arrays that two functions return, to 1e-4 of the largest value."""
+    both = quick_jit(lambda *a: (ours(*a), reference(*a)))
+    for result, expected in zip(*both(*arguments), strict=True):
+        assert result.shape == expected.shape
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize(
     ("tile", "taps"),
     [(m, r) for r in range(2, winograd.MAX_TAPS + 1) for m in winograd.tile_sizes(r)],
@@ -100,11 +109,7 @@ def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation,
         output, vjp = jax.vjp(convolve, kernel)
         return output, vjp(cotangent)[0]
 
-    results, expected = quick_jit(lambda *a: (ours(*a), plain(*a)))(x, kernel, cotangent)
-    for result, reference in zip(results, expected, strict=True):
-        assert result.shape == reference.shape
-        tolerance = 1e-4 * np.abs(reference).max()
-        np.testing.assert_allclose(result, reference, rtol=0, atol=tolerance)
+    assert_same(ours, plain, x, kernel, cotangent)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (9, 7)], ids=str)  # a few tiles, and many
@@ -144,11 +149,7 @@ def test_phases_of_a_stride_are_channels(monkeypatch, size, features, out_first,
         output, vjp = jax.vjp(convolve, kernel)
         return output, vjp(cotangent)[0]
 
-    results, expected = quick_jit(lambda *a: (ours(*a), compilers(*a)))(x, kernel, cotangent)
-    for result, reference in zip(results, expected, strict=True):
-        assert result.shape == reference.shape
-        tolerance = 1e-4 * np.abs(reference).max()
-        np.testing.assert_allclose(result, reference, rtol=0, atol=tolerance)
+    assert_same(ours, compilers, x, kernel, cotangent)
 
 
 def test_rounding_stays_near_1e5_with_many_channels():
