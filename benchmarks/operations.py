@@ -6,7 +6,8 @@ runs a case of `speed.py` (training without the optimizer) under the compiler's 
 up what the operations of one call took: by layer, layers that repeat (`block_0`, `block_1`, ...)
 taken together, and by whether they are products, the compiler's convolutions among them, or the
 rest (transforms, copies, ...). Operations that run beside each other count in full, so that the sum
-may exceed the call; one that several cores share counts once.
+may exceed the call; one that several cores share counts once. With several devices
+(`JAX_NUM_CPU_DEVICES=2`) the batch is divided among them, and the operations of all are counted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from runners import Case
 from speed import parse_case
 
 from jaxdeblur.errors import reported
-from jaxdeblur.startup import inference_options, keep_freed_memory
+from jaxdeblur.startup import inference_options, keep_freed_memory, training_options
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
 _INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
@@ -71,9 +72,11 @@ def compile_call(case: Case):
     """Returns the case's compiled program, without the optimizer, and its arguments."""
     import jax
 
+    from jaxdeblur import distributed
     from jaxdeblur.losses import l1
     from jaxdeblur.models import create_model
 
+    whole, divided = distributed.shardings()
     network = create_model(case.network)
     shape = (case.batch, case.height, case.width, 3)
     blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
@@ -86,9 +89,10 @@ def compile_call(case: Case):
     def loss(variables, blurred, sharp):
         return l1(network.apply(variables, blurred), sharp)
 
-    arguments = (variables, blurred, sharp)
+    arguments = (jax.device_put(variables, whole), *jax.device_put((blurred, sharp), divided))
     if case.work == "training":
-        call = jax.jit(jax.value_and_grad(loss))
+        step = jax.value_and_grad(loss)
+        call = jax.jit(step, out_shardings=whole, compiler_options=training_options())
     else:
         call = jax.jit(restore, compiler_options=inference_options())
     return call.lower(*arguments).compile(), arguments

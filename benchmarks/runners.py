@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdeblur.startup import inference_options, keep_freed_memory
+from jaxdeblur.startup import inference_options, keep_freed_memory, training_options
 
 OURS = "jaxdeblur"
 SHARDED = "jaxdeblur sharded"
@@ -231,7 +231,12 @@ class _Jax:
         optimizer = optax.adam(LEARNING_RATE)
         whole, divided = distributed.shardings()
 
-        @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=whole)
+        @functools.partial(
+            jax.jit,
+            donate_argnums=(0, 1),
+            out_shardings=whole,
+            compiler_options=training_options(),
+        )
         def step(params, optimizer_state, blurred, sharp):
             def loss(params):
                 return l1(apply({"params": params}, blurred), sharp)

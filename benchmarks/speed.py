@@ -21,8 +21,8 @@ untimed and then for half a second, three times at least, so that other load on 
 all alike; and matrix products are timed, the fastest of which is taken as the machine's peak.
 The table gives medians over all calls. Memory is the most that a variant's process held beyond its
 libraries, compilation included; the first call is given without the time of a later one.
-Inference of the package's networks is compiled with `startup.inference_options()`, as restoring
-photographs is.
+The package's networks are compiled with `startup.inference_options()` and `training_options()`, as
+restoring photographs and training are.
 
 FLOPs are those of the direct convolutions: 2*K*K*in*out for each pixel, three times that for
 training. A formulation that needs fewer can exceed the peak.

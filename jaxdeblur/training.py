@@ -23,6 +23,7 @@ from jaxdeblur.errors import InputError, Preempted, TrainingError
 from jaxdeblur.evaluation import Evaluator
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.runs import Run
+from jaxdeblur.startup import training_options
 from jaxdeblur.state import Parts, TrainState, make_parts
 from jaxdeblur.train_step import train_step
 
@@ -54,6 +55,7 @@ def jit_step(
         donate_argnums=0,  # the new state takes the old one's memory
         in_shardings=(state_shardings, divided),
         out_shardings=(state_shardings, whole),
+        compiler_options=training_options(),
     )
 
 

@@ -158,3 +158,11 @@ def test_inference_in_little_memory():
         return apply.lower(variables, picture).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(startup.inference_options()) < 0.7 * temporary_bytes({})
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is for CPUs")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_training_in_little_memory_with_several_devices(devices):
+    code = "from jaxdeblur import startup; print(startup.training_options())"
+    options = " ".join(run(code, JAX_NUM_CPU_DEVICES=str(devices)))
+    assert options == str(startup.inference_options() if devices > 1 else {})

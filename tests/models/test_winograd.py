@@ -115,9 +115,9 @@ def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation,
 @pytest.mark.parametrize("size", [(2, 2), (9, 7)], ids=str)  # a few tiles, and many
 @pytest.mark.parametrize("features", [(3, 8), (8, 3)], ids=str)
 @pytest.mark.parametrize("out_first", [False, True])
-@pytest.mark.parametrize("turned_tiles", [0, 10**6])
-def test_phases_of_a_stride_are_channels(monkeypatch, size, features, out_first, turned_tiles):
-    monkeypatch.setattr(winograd, "_TURNED_TILES", turned_tiles)
+@pytest.mark.parametrize("turned", [0, 10**6])
+def test_phases_of_a_stride_are_channels(monkeypatch, size, features, out_first, turned):
+    monkeypatch.setattr(winograd, "_TURNED_FEATURES", turned)
     stride, (first, second) = 2, features
     kernel_shape = (3, stride, 3, stride * first, second)
     phased, plain = (2, stride, stride * first), (2, 1, second)
