@@ -47,10 +47,9 @@ MAX_TAPS = 5
 _TRANSFORM_COST = 6
 
 # XLA has two matrix products on a CPU. The quicker one does not take a first factor that lies
-# turned around; to turn it beforehand pays up to so many tiles and features (measured on a Xeon
-# with AVX-512). The other one shares itself out among the cores, which gains where one device has
-# them all; where each has its own, the products of the devices wait for each other.
-_TURNED_TILES = 2048
+# turned around; to turn it beforehand pays up to so many features (measured on a Xeon with
+# AVX-512). The other one shares itself out among the cores, which gains where one device has them
+# all; where each has its own, the products of the devices wait for each other.
 _TURNED_FEATURES = 64
 _TURNED_FEATURES_OF_SEVERAL_DEVICES = 128
 
@@ -346,8 +345,7 @@ def _combine(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.A
 def _sum_outer(a: jax.Array, b: jax.Array) -> jax.Array:
     """Sums over the tiles of each point the outer product, `[N, P, A]` and `[N, P, B]`."""
     several = jax.local_device_count() > 1
-    features = _TURNED_FEATURES_OF_SEVERAL_DEVICES if several else _TURNED_FEATURES
-    if a.shape[1] > _TURNED_TILES or a.shape[2] > features:
+    if a.shape[2] > (_TURNED_FEATURES_OF_SEVERAL_DEVICES if several else _TURNED_FEATURES):
         return jnp.einsum("npa,npb->nab", a, b)
     # The barrier keeps XLA from taking the turn into the product.
     return jnp.einsum("nap,npb->nab", lax.optimization_barrier(a.swapaxes(1, 2)), b)
