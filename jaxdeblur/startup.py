@@ -117,9 +117,9 @@ def inference_options() -> dict[str, str]:
 def training_options() -> dict[str, str]:
     """Returns what `jax.jit` takes as `compiler_options` for a step of training.
 
-    A CPU with a device for each core has nothing to gain from operations that run beside each
-    other on one of them, but much from the order for little memory, whose arrays stay in the cache:
-    see `inference_options`. Empty elsewhere.
+    Several devices on a CPU, meant as one for each core, have nothing to gain from operations that
+    run beside each other on one of them, but much from the order for little memory, whose arrays
+    stay in the cache: see `inference_options`. Empty elsewhere.
     """
     import jax
 
