@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdeblur import tiling
 from jaxdeblur.startup import inference_options, keep_freed_memory, training_options
 
 OURS = "jaxdeblur"
@@ -147,7 +148,7 @@ def _serve(connection: Connection, variant: str, case: Case, inputs: Path, devic
     try:
         _choose_device(device, case.precision)
         if variant == SHARDED:
-            _choose_sharding(device, case.batch)
+            _choose_sharding(device, case)
         runner = (_Torch if variant in TORCH else _Jax)(variant, case, inputs, device)
         start = time.perf_counter()
         runner.call()
@@ -193,14 +194,16 @@ def _choose_device(device: str, precision: str) -> None:
     jax.config.update("jax_default_matmul_precision", products[precision])
 
 
-def _choose_sharding(device: str, batch: int) -> None:
-    """Makes a device of each core of a CPU, and checks that the devices divide the batch."""
+def _choose_sharding(device: str, case: Case) -> None:
+    """Makes a device of each core of a CPU, and checks that there is work for each."""
     import jax
 
     if device == "cpu":
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    if (count := jax.device_count()) == 1 or batch % count:
-        raise ValueError(f"needs several devices that divide the batch of {batch}, not {count}")
+    count = jax.device_count()
+    if count == 1 or (case.batch % count and (case.batch > 1 or case.work == "training")):
+        batch = f"the batch of {case.batch}"
+        raise ValueError(f"needs several devices that divide {batch}, not {count}")
 
 
 def _load(inputs: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -250,13 +253,22 @@ class _Jax:
             lambda params, blurred: apply({"params": params}, blurred),
             compiler_options=None if variant == PLAIN else inference_options(),
         )
-        self._batch = jax.device_put((blurred, sharp), divided)
+        self._strips = None
+        if case.batch % jax.device_count():  # a single image
+            self._strips = _Strips.cut(network, case.width, jax.device_count())
+            self._images, self._divided = blurred, divided
+        else:
+            self._batch = jax.device_put((blurred, sharp), divided)
         self._params = jax.device_put(unflatten_dict(arrays, sep="."), whole)
         if case.work == "training":
             self._optimizer_state = jax.device_put(optimizer.init(self._params), whole)
 
     def call(self) -> Any:
         """One step, returning the loss before it, or one restored batch's centre."""
+        if self._strips is not None:
+            strips = self._jax.device_put(self._strips.of(self._images), self._divided)
+            restored = np.asarray(self._restore(self._params, strips))
+            return _sample(self._strips.joined(restored))
         if self._case.work == "inference":
             restored = self._jax.block_until_ready(self._restore(self._params, self._batch[0]))
             return np.asarray(_sample(restored))
@@ -277,6 +289,39 @@ class _Jax:
         if self._device == "gpu":
             return self._jax.devices()[0].memory_stats()["peak_bytes_in_use"]
         return peak_resident_bytes() - self._resident
+
+
+@dataclasses.dataclass(frozen=True)
+class _Strips:
+    """A single image in upright strips, whose margins make each restore as the whole would.
+
+    Attributes:
+      width: of a strip, in pixels.
+      spans: one for each device.
+    """
+
+    width: int
+    spans: Sequence[tiling.Span]
+
+    @classmethod
+    def cut(cls, network: Any, width: int, count: int) -> _Strips:
+        """The narrowest strips; raises ValueError where their margins reach across the image."""
+        multiple, reach = network.size_multiple, network.reach
+        for strip in range(tiling.round_up(sum(reach) + multiple, multiple), width, multiple):
+            spans = tiling.cut(width, width, strip, reach, multiple)
+            if len(spans) == count:
+                return cls(strip, spans)
+        raise ValueError(f"an image of {width} columns is too narrow for {count} strips")
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """`[1, H, W, C]` to `[strips, H, width, C]`."""
+        strips = [image[:, :, span.start : span.start + self.width] for span in self.spans]
+        return np.concatenate(strips)
+
+    def joined(self, restored: np.ndarray) -> np.ndarray:
+        """The inverse of `of`."""
+        parts = zip(restored, self.spans, strict=True)
+        return np.concatenate([strip[None, :, span.inside] for strip, span in parts], axis=2)
 
 
 class _Torch:

@@ -9,7 +9,8 @@ gradients and Adam's update. The variants are
 
   jaxdeblur              the package's networks
   jaxdeblur sharded      the same with the batch divided among devices, on a CPU one for each core:
-                         `JAX_NUM_CPU_DEVICES=2 python eval.py ...` on two
+                         `JAX_NUM_CPU_DEVICES=2 python eval.py ...` on two; a single image in
+                         strips that overlap by what the network sees, so that none differs
   plain Flax             the networks as one writes them with nn.Conv and nn.ConvTranspose
   PyTorch                eager, NCHW tensors in their default layout
   PyTorch channels_last  eager, in the NHWC layout

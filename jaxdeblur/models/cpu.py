@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -38,7 +39,8 @@ _BAND_ELEMENTS = 8_000_000
 # The compiler's convolution is for outputs at least this wide, since it shares out columns among
 # the cores, and for at least so many channels on either side. Its products cost less there than
 # those of the other forms, which read and write larger arrays: with 64 channels at 640x360 it was
-# 1.3 to 4 times quicker (two cores of a Xeon with AVX-512).
+# 1.3 to 4 times quicker (two cores of a Xeon with AVX-512). A device for each core has nothing to
+# share out: without it the 64-channel network restored 720x704 in two thirds of the time (Zen 3).
 _WIDE = 256
 _DIRECT_FEATURES = 16
 _DIRECT_COST = 0.65
@@ -192,19 +194,19 @@ _with_gradients.defvjp(_with_gradients_forward, _with_gradients_backward)
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """How a batch is cut for one convolution: into groups of images, or images into bands.
+    """How images are cut into bands for one convolution, all images of a batch alike.
+
+    Not by images: where a batch is divided among devices, each works on bands of its own.
 
     Attributes:
-      form: the convolution of one part.
-      images: of a part.
+      form: the convolution of one band.
       height: output rows of the whole image.
-      bands: of an image; where there are several, a part is one band of one image.
-      rows: output rows of a part.
-      halo: input rows of a part beyond `rows`.
+      bands: of an image.
+      rows: output rows of a band.
+      halo: input rows of a band beyond `rows`.
     """
 
     form: Winograd | Columns
-    images: int
     height: int
     bands: int
     rows: int
@@ -218,18 +220,19 @@ class _Parts:
         batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[3] - halo
         form = _cheapest(batch, height, width, taps, dilation, features, dtype)
         elements = form.temporary_elements(*features)
-        if elements <= _WHOLE_ELEMENTS:
-            at_once = _WHOLE_ELEMENTS // elements
-            images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= at_once)
-            return cls(form, images, height, 1, height, halo)
-        fitting = height * _BAND_ELEMENTS // elements
-        rows = min(max(fitting // form.tile_rows, 1) * form.tile_rows, height)
-        form = _cheapest(1, rows, width, taps, dilation, features, dtype)
-        return cls(form, 1, height, -(-height // rows), rows, halo)
+        if batch * elements <= _WHOLE_ELEMENTS:
+            return cls(form, height, 1, height, halo)
+        most = _WHOLE_ELEMENTS if elements <= _WHOLE_ELEMENTS else _BAND_ELEMENTS
+        tiles = height / form.tile_rows  # of a column
+        fitting = max(int(tiles * most / (batch * elements)), 1)
+        bands = math.ceil(tiles / fitting)
+        rows = min(math.ceil(tiles / bands) * form.tile_rows, height)
+        form = _cheapest(batch, rows, width, taps, dilation, features, dtype)
+        return cls(form, height, math.ceil(height / rows), rows, halo)
 
     def map(self, function, x: jax.Array) -> jax.Array:
-        """Applies a function to the parts of a padded input; returns the whole output."""
-        if self._is_whole(x):
+        """Applies a function to the bands of a padded input; returns the whole output."""
+        if self.bands == 1:
             return function(x)
 
         def add_part(number, y):
@@ -240,16 +243,16 @@ class _Parts:
 
         shape = jax.eval_shape(function, part(0))
         y = jnp.zeros((x.shape[0], self.height, *shape.shape[2:]), shape.dtype)
-        return lax.fori_loop(0, self._count(x), add_part, y)
+        return lax.fori_loop(0, self.bands, add_part, y)
 
     def sum(self, function, x: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
-        """Sums the arrays that a function returns for parts of a padded input and a cotangent."""
-        if self._is_whole(x):
+        """Sums the arrays that a function returns for bands of a padded input and a cotangent."""
+        if self.bands == 1:
             return function(x, cotangent)
 
         def parts(number):
             # Rows that the last band shares with the one before count there.
-            fresh = number % self.bands * self.rows - self._start(number)[1]
+            fresh = number * self.rows - self._start(number)[1]
             rows = lax.broadcasted_iota(jnp.int32, (1, self.rows, 1, 1, 1), 1)
             part = jnp.where(rows >= fresh, self._part(cotangent, number, 0), 0)
             return self._part(x, number, self.halo), part
@@ -259,22 +262,15 @@ class _Parts:
 
         shapes = jax.eval_shape(function, *parts(0))
         zero = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        return lax.fori_loop(0, self._count(x), add_part, zero)
+        return lax.fori_loop(0, self.bands, add_part, zero)
 
-    def _count(self, x) -> int:
-        return x.shape[0] // self.images * self.bands
-
-    def _is_whole(self, x) -> bool:
-        return self._count(x) == 1
-
-    def _start(self, number) -> tuple[Any, Any, int, int, int]:
-        """Where a part's output begins; the last band ends with the image."""
-        row = jnp.minimum(number % self.bands * self.rows, self.height - self.rows)
-        return number // self.bands * self.images, row, 0, 0, 0
+    def _start(self, number) -> tuple[int, Any, int, int, int]:
+        """Where a band's output begins; the last one ends with the image."""
+        return 0, jnp.minimum(number * self.rows, self.height - self.rows), 0, 0, 0
 
     def _part(self, x, number, halo: int) -> jax.Array:
-        """A part's `[images, rows + halo, S, W, C]` of `[B, H, S, W, C]`."""
-        sizes = (self.images, self.rows + halo, *x.shape[2:])
+        """A band's `[B, rows + halo, S, W, C]` of `[B, H, S, W, C]`."""
+        sizes = (x.shape[0], self.rows + halo, *x.shape[2:])
         return lax.dynamic_slice(x, self._start(number), sizes)
 
 
@@ -284,6 +280,8 @@ def _is_direct(x, kernel, border: Border, dilation: int, out_first: bool) -> boo
     sizes = x.shape[1] + sum(border[0]), x.shape[3] + sum(border[1])
     height, width = (size - (taps - 1) * dilation for size in sizes)
     if width < _WIDE or min(features) < _DIRECT_FEATURES or jnp.finfo(x.dtype).bits < 32:
+        return False
+    if jax.local_device_count() > 1:
         return False
     batch = x.shape[0]
     products = batch * height * width * taps**2 * features[0] * features[1]

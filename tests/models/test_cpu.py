@@ -1,4 +1,7 @@
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +137,7 @@ def test_half_precision_is_not_transformed():
 
 @pytest.mark.parametrize("features", [(24, 20), (3, 8), (8, 3)], ids=str)
 @pytest.mark.parametrize("dilation", [1, 3])
-@pytest.mark.parametrize("limit", [20_000, 3_000], ids=["groups of images", "bands"])
+@pytest.mark.parametrize("limit", [20_000, 3_000], ids=["few bands", "many"])
 @pytest.mark.parametrize("transform_cost", [0, 10**6], ids=["winograd", "columns"])
 def test_parts_make_the_same_whole(monkeypatch, features, dilation, limit, transform_cost):
     monkeypatch.setattr(cpu, "_WHOLE_ELEMENTS", limit)
@@ -150,10 +153,36 @@ def test_no_part_holds_more_than_the_limit(shape, features):
     batch, height, width = shape
     padded = (batch, height + 2, 1, width + 2, features[0])
     parts = cpu._Parts.plan(padded, (3, 1, 3, *features), 1, False, jnp.float32)
-    at_once = parts.images * parts.form.temporary_elements(*features)
-    assert at_once <= (cpu._WHOLE_ELEMENTS if parts.bands == 1 else cpu._BAND_ELEMENTS)
+    at_once = batch * parts.form.temporary_elements(*features)
+    fits = parts.bands == 1 or height < 720  # an image by itself does
+    assert at_once <= (cpu._WHOLE_ELEMENTS if fits else cpu._BAND_ELEMENTS)
     assert (parts.bands - 1) * parts.rows < height <= parts.bands * parts.rows
-    assert batch % parts.images == 0
+
+
+_DIVIDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jaxdeblur.models import cpu
+
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+sharding = jax.NamedSharding(mesh, jax.P("data"))
+x = jax.ShapeDtypeStruct((2, 360, 640, 64), jnp.float32, sharding=sharding)
+kernel = jax.ShapeDtypeStruct((3, 3, 64, 32), jnp.float32)
+call = jax.jit(lambda x, kernel: cpu.convolve(x, kernel, ((1, 1), (1, 1)), 1, 1))
+print(call.lower(x, kernel).compile().as_text())
+"""
+
+
+def test_devices_work_on_bands_of_their_own_images():
+    run = subprocess.run(
+        [sys.executable, "-c", _DIVIDED],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert " while(" in run.stdout
+    assert "all-gather" not in run.stdout
+    assert " convolution(" not in run.stdout  # which shares columns among the cores
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)
