@@ -29,6 +29,7 @@ from jaxdeblur.startup import inference_options, keep_freed_memory, training_opt
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
 _INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
+_LOOP = "while"  # its operations have events of their own
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
@@ -63,7 +64,7 @@ def measure(case: Case) -> tuple[dict[tuple[str, str], float], float]:
     for plane in profile.planes:
         for line in plane.lines:
             for event in line.events:
-                if event.name in names:
+                if event.name in names and not event.name.startswith(_LOOP):
                     seconds[describe(names[event.name])] += event.duration_ns / 1e9
     return seconds, elapsed
 

@@ -61,6 +61,23 @@ def test_without_pytorch_the_others_are_timed(tmp_path):
         assert row["share_of_peak"] == pytest.approx(rate)
 
 
+def test_strips_restore_what_the_whole_image_does(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    runners = importlib.import_module("runners")
+    network = create_model("atrous_net_small", num_channels=8, num_blocks=1)
+    image = np.random.default_rng(0).random((1, 24, 90, 3), dtype=np.float32)
+    variables = network.init(jax.random.key(0), image)
+    strips = runners._Strips.cut(network, 90, 2)
+    assert strips.width == 90 // 2 + 18 + 1  # the network's reach, and even
+    cut = strips.of(image)
+    assert cut.shape == (2, 24, strips.width, 3)
+    np.testing.assert_array_equal(strips.joined(cut), image)
+    restored = strips.joined(np.asarray(network.apply(variables, cut)))
+    np.testing.assert_allclose(restored, network.apply(variables, image), atol=1e-5)
+    with pytest.raises(ValueError, match="too narrow"):
+        runners._Strips.cut(network, 36, 2)
+
+
 class FakeWorker:
     """Answers a number of calls, then ends."""
 

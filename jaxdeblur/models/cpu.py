@@ -40,7 +40,8 @@ _BAND_ELEMENTS = 8_000_000
 # the cores, and for at least so many channels on either side. Its products cost less there than
 # those of the other forms, which read and write larger arrays: with 64 channels at 640x360 it was
 # 1.3 to 4 times quicker (two cores of a Xeon with AVX-512). A device for each core has nothing to
-# share out: without it the 64-channel network restored 720x704 in two thirds of the time (Zen 3).
+# share out: without it the 64-channel network took 0.73 of the time for two images of 720x704 (two
+# cores of a Zen 3).
 _WIDE = 256
 _DIRECT_FEATURES = 16
 _DIRECT_COST = 0.65
