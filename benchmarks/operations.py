@@ -7,7 +7,8 @@ up what the operations of one call took: by layer, layers that repeat (`block_0`
 taken together, and by whether they are products, the compiler's convolutions among them, or the
 rest (transforms, copies, ...). Operations that run beside each other count in full, so that the sum
 may exceed the call; one that several cores share counts once. With several devices
-(`JAX_NUM_CPU_DEVICES=2`) the batch is divided among them, and the operations of all are counted.
+(`JAX_NUM_CPU_DEVICES=2`) they divide the batch or the columns of a single image, and the operations
+of all are counted.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from runners import Case
+from runners import Case, divide
 from speed import parse_case
 
 from jaxdeblur.errors import reported
-from jaxdeblur.startup import inference_options, keep_freed_memory, training_options
+from jaxdeblur.startup import (
+    inference_options,
+    keep_freed_memory,
+    single_call_options,
+    training_options,
+)
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
 _INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
@@ -77,18 +83,20 @@ def compile_call(case: Case):
     from jaxdeblur.losses import l1
     from jaxdeblur.models import create_model
 
-    whole, divided = distributed.shardings()
+    whole, _ = distributed.shardings()
     network = create_model(case.network)
+    apply, divided = divide(case, network)
     shape = (case.batch, case.height, case.width, 3)
     blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
     side = max(network.minimum_size, network.size_multiple)
-    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
+    init = jax.jit(network.init, compiler_options=single_call_options())
+    variables = init(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
 
     def restore(variables, blurred, sharp):
-        return network.apply(variables, blurred)
+        return apply(variables, blurred)
 
     def loss(variables, blurred, sharp):
-        return l1(network.apply(variables, blurred), sharp)
+        return l1(apply(variables, blurred), sharp)
 
     arguments = (jax.device_put(variables, whole), *jax.device_put((blurred, sharp), divided))
     if case.work == "training":

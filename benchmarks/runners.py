@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdeblur import tiling
+from jaxdeblur.errors import InputError
 from jaxdeblur.startup import inference_options, keep_freed_memory, training_options
 
 OURS = "jaxdeblur"
@@ -117,13 +117,15 @@ def write_inputs(case: Case, path: Path) -> None:
 
     from jaxdeblur.models import create_model
     from jaxdeblur.models.cost import multiply_adds
+    from jaxdeblur.startup import single_call_options
 
     network = create_model(case.network)
     shape = (case.batch, case.height, case.width, 3)
     blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
     # Parameters do not depend on the image's size.
     side = max(network.minimum_size, network.size_multiple)
-    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
+    init = jax.jit(network.init, compiler_options=single_call_options())
+    variables = init(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
     params = flatten_dict(jax.device_get(variables["params"]), sep=".")
     # Each convolution has two gradients, as large as itself.
     flops = 2 * multiply_adds(network, shape) * (3 if case.work == "training" else 1)
@@ -148,7 +150,7 @@ def _serve(connection: Connection, variant: str, case: Case, inputs: Path, devic
     try:
         _choose_device(device, case.precision)
         if variant == SHARDED:
-            _choose_sharding(device, case)
+            _choose_sharding(device)
         runner = (_Torch if variant in TORCH else _Jax)(variant, case, inputs, device)
         start = time.perf_counter()
         runner.call()
@@ -194,16 +196,36 @@ def _choose_device(device: str, precision: str) -> None:
     jax.config.update("jax_default_matmul_precision", products[precision])
 
 
-def _choose_sharding(device: str, case: Case) -> None:
-    """Makes a device of each core of a CPU, and checks that there is work for each."""
+def _choose_sharding(device: str) -> None:
+    """Makes a device of each core of a CPU."""
     import jax
 
     if device == "cpu":
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    count = jax.device_count()
-    if count == 1 or (case.batch % count and (case.batch > 1 or case.work == "training")):
-        batch = f"the batch of {case.batch}"
-        raise ValueError(f"needs several devices that divide {batch}, not {count}")
+    if jax.device_count() == 1:
+        raise InputError("needs several devices, not 1")
+
+
+def divide(case: Case, network: Any) -> tuple[Callable[..., Any], Any]:
+    """Decides how all devices divide a case: its batch, or the columns of a single image.
+
+    Returns:
+      The network's function of variables and images, and the sharding of the images.
+
+    Raises:
+      InputError: they divide neither.
+    """
+    import jax
+
+    from jaxdeblur import distributed
+    from jaxdeblur.models import shares
+
+    devices = jax.devices()
+    if case.batch % len(devices) == 0:
+        return network.apply, distributed.shardings()[1]
+    if case.work == "inference" and shares.fit(network, case.width, len(devices)):
+        return shares.divided_apply(network, devices), shares.sharding(devices)
+    raise InputError(f"{case} needs several images, or wider ones, for {len(devices)} devices")
 
 
 def _load(inputs: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -230,9 +252,10 @@ class _Jax:
         arrays, blurred, sharp = _load(inputs)
         dtype = "bfloat16" if case.precision == "bfloat16" else "float32"
         network = create_model(case.network, dtype=dtype)
-        apply = (plain_version(network) if variant == PLAIN else network).apply
+        network = plain_version(network) if variant == PLAIN else network
+        apply, divided = divide(case, network)
         optimizer = optax.adam(LEARNING_RATE)
-        whole, divided = distributed.shardings()
+        whole, _ = distributed.shardings()
 
         @functools.partial(
             jax.jit,
@@ -250,27 +273,18 @@ class _Jax:
 
         self._step = step
         self._restore = jax.jit(
-            lambda params, blurred: apply({"params": params}, blurred),
-            compiler_options=None if variant == PLAIN else inference_options(),
+            apply, compiler_options=None if variant == PLAIN else inference_options()
         )
-        self._strips = None
-        if case.batch % jax.device_count():  # a single image
-            self._strips = _Strips.cut(network, case.width, jax.device_count())
-            self._images, self._divided = blurred, divided
-        else:
-            self._batch = jax.device_put((blurred, sharp), divided)
+        self._batch = jax.device_put((blurred, sharp), divided)
         self._params = jax.device_put(unflatten_dict(arrays, sep="."), whole)
         if case.work == "training":
             self._optimizer_state = jax.device_put(optimizer.init(self._params), whole)
 
     def call(self) -> Any:
         """One step, returning the loss before it, or one restored batch's centre."""
-        if self._strips is not None:
-            strips = self._jax.device_put(self._strips.of(self._images), self._divided)
-            restored = np.asarray(self._restore(self._params, strips))
-            return _sample(self._strips.joined(restored))
         if self._case.work == "inference":
-            restored = self._jax.block_until_ready(self._restore(self._params, self._batch[0]))
+            variables = {"params": self._params}
+            restored = self._jax.block_until_ready(self._restore(variables, self._batch[0]))
             return np.asarray(_sample(restored))
         results = self._step(self._params, self._optimizer_state, *self._batch)
         self._params, self._optimizer_state, loss = self._jax.block_until_ready(results)
@@ -289,39 +303,6 @@ class _Jax:
         if self._device == "gpu":
             return self._jax.devices()[0].memory_stats()["peak_bytes_in_use"]
         return peak_resident_bytes() - self._resident
-
-
-@dataclasses.dataclass(frozen=True)
-class _Strips:
-    """A single image in upright strips, whose margins make each restore as the whole would.
-
-    Attributes:
-      width: of a strip, in pixels.
-      spans: one for each device.
-    """
-
-    width: int
-    spans: Sequence[tiling.Span]
-
-    @classmethod
-    def cut(cls, network: Any, width: int, count: int) -> _Strips:
-        """The narrowest strips; raises ValueError where their margins reach across the image."""
-        multiple, reach = network.size_multiple, network.reach
-        for strip in range(tiling.round_up(sum(reach) + multiple, multiple), width, multiple):
-            spans = tiling.cut(width, width, strip, reach, multiple)
-            if len(spans) == count:
-                return cls(strip, spans)
-        raise ValueError(f"an image of {width} columns is too narrow for {count} strips")
-
-    def of(self, image: np.ndarray) -> np.ndarray:
-        """`[1, H, W, C]` to `[strips, H, width, C]`."""
-        strips = [image[:, :, span.start : span.start + self.width] for span in self.spans]
-        return np.concatenate(strips)
-
-    def joined(self, restored: np.ndarray) -> np.ndarray:
-        """The inverse of `of`."""
-        parts = zip(restored, self.spans, strict=True)
-        return np.concatenate([strip[None, :, span.inside] for strip, span in parts], axis=2)
 
 
 class _Torch:

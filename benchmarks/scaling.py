@@ -21,9 +21,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import ScalarFormatter
 from runners import OURS, Case, Worker, in_own_process, write_inputs
-from speed import NETWORKS, describe_machine
+from speed import describe_machine
 
 from jaxdeblur.errors import InputError, nearest, reported
+from jaxdeblur.models import PRESETS
 
 PATCH = 128
 
@@ -46,8 +47,8 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures, writes and draws."""
-    if arguments.network not in NETWORKS:
-        raise InputError(f"--network {arguments.network!r}; {nearest(arguments.network, NETWORKS)}")
+    if arguments.network not in PRESETS:
+        raise InputError(f"--network {arguments.network!r}; {nearest(arguments.network, PRESETS)}")
     if arguments.rounds < 1:
         raise InputError(f"--rounds {arguments.rounds} must be at least 1")
     if min(arguments.megapixels) < 0.001 or min(arguments.batches) < 1:

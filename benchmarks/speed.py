@@ -8,9 +8,9 @@ needs the installed package with its `train` extra; PyTorch (`pip install torch`
 gradients and Adam's update. The variants are
 
   jaxdeblur              the package's networks
-  jaxdeblur sharded      the same with the batch divided among devices, on a CPU one for each core:
-                         `JAX_NUM_CPU_DEVICES=2 python eval.py ...` on two; a single image in
-                         strips that overlap by what the network sees, so that none differs
+  jaxdeblur sharded      the same on several devices, on a CPU one for each core, as with
+                         `JAX_NUM_CPU_DEVICES=2 python eval.py ...` on two: they divide the batch,
+                         of a single image the columns (`jaxdeblur/models/shares.py`)
   plain Flax             the networks as one writes them with nn.Conv and nn.ConvTranspose
   PyTorch                eager, NCHW tensors in their default layout
   PyTorch channels_last  eager, in the NHWC layout
@@ -55,6 +55,7 @@ from runners import (
 )
 
 from jaxdeblur.errors import InputError, nearest, reported
+from jaxdeblur.models import PRESETS
 
 NETWORKS = ("carlo_net", "kaist_net", "atrous_net", "atrous_net_reds", "atrous_net_small")
 SIZES = (
@@ -132,8 +133,8 @@ def parse_case(text: str, precision: str = "float32") -> Case:
         case = Case.parse(text, precision)
     except ValueError as error:
         raise InputError(f"{text!r}; a case is such as atrous_net:training:4x256x256") from error
-    if case.network not in NETWORKS:
-        raise InputError(f"{text!r}: {nearest(case.network, NETWORKS)}")
+    if case.network not in PRESETS:
+        raise InputError(f"{text!r}: {nearest(case.network, PRESETS)}")
     return case
 
 

@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from jaxdeblur import tiling
 from jaxdeblur.errors import InputError
+from jaxdeblur.models import shares
 from jaxdeblur.models.layers import current_frame
 from jaxdeblur.pixels import from_float, to_float
 from jaxdeblur.plausible import implausible
@@ -120,7 +121,11 @@ def _restore_tiles(
     plan = tiling.plan(module, pictures.shape[1:3], options.tile, **cut)
     tiles = list(itertools.product(range(len(pictures)), plan.rows, plan.columns))
     at_once = 1 if single else max(min(len(tiles), budget // math.prod(plan.shape)), 1)
-    at_once = tiling.round_up(at_once, jax.local_device_count())
+    devices = jax.local_device_count()
+    widths = plan.shape if options.self_ensemble else plan.shape[1:]  # turned, a tile's height too
+    divisible = all(shares.fit(module, width, devices) for width in widths)
+    if len(tiles) % devices == 0 or not divisible:  # otherwise devices share each tile
+        at_once = tiling.round_up(at_once, devices)
     for start in range(0, len(tiles), at_once):
         chosen = tiles[start : start + at_once]
         windows = np.stack([tiling.window(pictures[i], r, c, plan.shape) for i, r, c in chosen])
@@ -192,33 +197,36 @@ def _ensemble(module, variables, windows: np.ndarray, all_ways: bool) -> np.ndar
     """Restores `[N, H, W, C]`, once or as the mean over 8 flips and turns, to float32."""
     blurred = to_float(windows)
     if not all_ways:
-        return np.asarray(_apply(module, variables, _on_devices(blurred)))
+        return _apply(module, variables, blurred)
     total = np.zeros((*blurred.shape[:3], 3), np.float32)
     for flipped, turns in itertools.product((False, True), range(4)):
         view = np.rot90(blurred[:, :, ::-1] if flipped else blurred, turns, (1, 2))
-        result = np.asarray(_apply(module, variables, _on_devices(view)))
-        result = np.rot90(result, -turns, (1, 2))
+        result = np.rot90(_apply(module, variables, view), -turns, (1, 2))
         total += result[:, :, ::-1] if flipped else result
     return total / 8
 
 
-def _apply(module: nn.Module, variables: Any, blurred: jax.Array) -> jax.Array:
-    return _jitted_apply()(module, variables, blurred)
+def _apply(module: nn.Module, variables: Any, blurred: np.ndarray) -> np.ndarray:
+    """Restores `[N, H, W, C]`: each device of the process its windows, or its columns of each."""
+    devices = jax.local_devices()
+    if len(blurred) % len(devices):
+        apply, divided = _apply_shares, shares.sharding(devices)
+    else:
+        mesh = jax.sharding.Mesh(np.array(devices), ("data",))
+        apply, divided = _apply_whole, jax.NamedSharding(mesh, jax.P("data"))
+    placed = jax.device_put(blurred, divided)
+    return np.asarray(_jitted(apply)(module, variables, placed))
+
+
+def _apply_whole(module: nn.Module, variables: Any, blurred: jax.Array) -> jax.Array:
+    return module.apply(variables, blurred)
+
+
+def _apply_shares(module: nn.Module, variables: Any, blurred: jax.Array) -> jax.Array:
+    return shares.divided_apply(module, jax.local_devices())(variables, blurred)
 
 
 @functools.cache
-def _jitted_apply() -> Callable[[nn.Module, Any, jax.Array], jax.Array]:
+def _jitted(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     # Not at import, since the options ask for the device.
-    def apply(module, variables, blurred):
-        return module.apply(variables, blurred)
-
     return jax.jit(apply, static_argnums=0, compiler_options=inference_options())
-
-
-def _on_devices(windows: np.ndarray) -> jax.Array:
-    """Divides the windows among this process's devices."""
-    devices = jax.local_devices()
-    if len(devices) == 1:
-        return jnp.asarray(windows)
-    mesh = jax.sharding.Mesh(devices, ("data",))
-    return jax.device_put(windows, jax.NamedSharding(mesh, jax.P("data")))

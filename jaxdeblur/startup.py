@@ -126,6 +126,18 @@ def training_options() -> dict[str, str]:
     return inference_options() if jax.local_device_count() > 1 else {}
 
 
+def single_call_options() -> dict[str, int]:
+    """Returns what `jax.jit` takes as `compiler_options` for what is called once.
+
+    On a CPU, the random numbers of a network's first parameters take LLVM ten seconds to optimise
+    and a fraction of one to compute: it optimises little there, with the same numbers. Empty
+    elsewhere.
+    """
+    import jax
+
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
 def _told_folder() -> str | None:
     import jax
 

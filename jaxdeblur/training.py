@@ -23,7 +23,7 @@ from jaxdeblur.errors import InputError, Preempted, TrainingError
 from jaxdeblur.evaluation import Evaluator
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.runs import Run
-from jaxdeblur.startup import training_options
+from jaxdeblur.startup import single_call_options, training_options
 from jaxdeblur.state import Parts, TrainState, make_parts
 from jaxdeblur.train_step import train_step
 
@@ -169,7 +169,8 @@ def _new_state(config: ConfigDict, parts: Parts, layout: TrainState) -> TrainSta
     Raises:
       InputError: no such weights, or those of another network.
     """
-    state = jax.jit(parts.init, out_shardings=layout)(jax.random.key(config.seed))
+    init = jax.jit(parts.init, out_shardings=layout, compiler_options=single_call_options())
+    state = init(jax.random.key(config.seed))
     source = config.init_from
     if not source:
         return state

@@ -250,26 +250,38 @@ def test_wrong_options_are_named(options, message):
         make()(noise(300, 300, 3), **options)
 
 
-def test_tiles_are_divided_among_devices(tmp_path):
-    picture = noise(150, 120, 3)
+@pytest.mark.parametrize(
+    ("size", "tile", "calls", "share"),
+    [
+        ((150, 120), 64, 10, (1, 64, 64, 3)),  # 20 tiles, two at once
+        ((40, 90), 64, 3, (1, 64, 32, 3)),
+        ((150, 120), "auto", 1, (1, 256, 128, 3)),
+        ((40, 90), 62, 2, (1, 62, 62, 3)),  # 31 columns are no share; the fourth tile is a copy
+    ],
+    ids=["tiles", "columns", "one tile", "too narrow for columns"],
+)
+def test_devices_have_tiles_or_columns(tmp_path, size, tile, calls, share):
+    picture = noise(*size, 3)
     deblurrer = make()
     weights.save(tmp_path / "net.safetensors", deblurrer)
     np.save(tmp_path / "picture.npy", picture)
-    script = """
-import sys
+    script = f"""
 import jax, numpy as np
 from jaxdeblur import load, restore
 assert jax.local_device_count() == 2
-apply, seen = restore._apply, []
-def spy(module, variables, blurred):
-    seen.append({shard.device.id: shard.data.shape[0] for shard in blurred.addressable_shards})
-    return apply(module, variables, blurred)
-restore._apply = spy
-restored = load("net.safetensors")(np.load("picture.npy"), tile=64)
-assert all(shares == {0: 1, 1: 1} for shares in seen), seen
+jitted, seen = restore._jitted, []
+def spy(apply):
+    def call(module, variables, placed):
+        seen.append([shard.data.shape for shard in placed.addressable_shards])
+        return jitted(apply)(module, variables, placed)
+    return call
+restore._jitted = spy
+restored = load("net.safetensors")(np.load("picture.npy"), tile={tile!r})
+assert seen == [[{share}] * 2] * {calls}, seen
 np.save("restored.npy", restored)
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
-    expected = deblurrer(picture, tile=64)
+    expected = deblurrer(picture, tile=tile)
     np.testing.assert_allclose(np.load(tmp_path / "restored.npy"), expected, rtol=0, atol=1e-5)

@@ -166,3 +166,14 @@ def test_training_in_little_memory_with_several_devices(devices):
     code = "from jaxdeblur import startup; print(startup.training_options())"
     options = " ".join(run(code, JAX_NUM_CPU_DEVICES=str(devices)))
     assert options == str(startup.inference_options() if devices > 1 else {})
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is for CPUs")
+def test_what_is_called_once_has_the_same_numbers():
+    network = create_model("atrous_net", num_channels=8, num_blocks=1)
+    found, expected = (
+        jax.jit(network.init, compiler_options=options)(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+        for options in (startup.single_call_options(), {})
+    )
+    assert startup.single_call_options()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

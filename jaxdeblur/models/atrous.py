@@ -77,6 +77,7 @@ class AtrousNet(nn.Module):
 
     size_multiple: ClassVar[int] = 2
     minimum_size: ClassVar[int] = 2
+    keeps_size: ClassVar[bool] = True
 
     num_channels: int = 256
     num_blocks: int = 5

@@ -8,6 +8,9 @@ same stride and padding.
 Two formulations stand behind each: the compiler's own, here, which GPUs and TPUs get, and the one
 for CPUs, in `cpu`. The program is built for both and keeps the one of the platform that it is
 compiled for. Reverse-mode derivatives only, since most of the formulations carry their own.
+
+Of an image whose columns are divided among devices (`shares`), 'SAME' padding adds those of the
+shares beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdeblur.models import cpu
+from jaxdeblur.models import cpu, shares
 
 Padding = Literal["SAME", "VALID"]
 
@@ -49,6 +52,8 @@ def convolve(
         raise ValueError(f"stride={stride} and dilation={dilation}: one of them must be 1")
     extent = (kernel.shape[0] - 1) * dilation + 1
     pads = lax.padtype_to_pads(x.shape[1:3], (extent, extent), (stride, stride), padding)
+    if shares.is_share():
+        x, pads[1] = shares.with_neighbours(x, *pads[1]), (0, 0)
     border: cpu.Border = (pads[0], pads[1])
     options = {"border": border, "stride": stride, "dilation": dilation}
     on_cpu = functools.partial(cpu.convolve, **options)
@@ -73,12 +78,17 @@ def transposed_convolve(
     """
     overlap = max(kernel.shape[0] - stride, 0)
     crop = overlap // 2 if padding == "SAME" else 0
+    before = after = 0
+    if shares.is_share():  # so many inputs beside the one that it lies at an output depends on
+        before, after = (kernel.shape[0] - 1 - crop) // stride, (stride - 1 + crop) // stride
+        x = shares.with_neighbours(x, before, after)
     height, width = (
         size * stride + (overlap if padding == "VALID" else 0) for size in x.shape[1:3]
     )
     options = {"stride": stride, "crop": crop, "height": height, "width": width}
     on_cpu = functools.partial(cpu.transposed_convolve, **options)
-    return _by_platform(on_cpu, functools.partial(_compiled_transposed, **options), x, kernel)
+    y = _by_platform(on_cpu, functools.partial(_compiled_transposed, **options), x, kernel)
+    return y[:, :, before * stride : width - after * stride]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -172,7 +182,10 @@ def adaptive_convolve(image: jax.Array, kernels: jax.Array) -> jax.Array:
     taps = math.isqrt(kernels.shape[-1])
     height, width = image.shape[1:3]
     border = (taps // 2, taps // 2)
-    padded = jnp.pad(image, ((0, 0), border, border, (0, 0)))
+    columns = border
+    if shares.is_share():
+        image, columns = shares.with_neighbours(image, *border), (0, 0)
+    padded = jnp.pad(image, ((0, 0), border, columns, (0, 0)))
     # Split once: the gradient of a split is one concatenation, that of K*K slices K*K sums.
     weights = lax.split(kernels, (1,) * taps**2, axis=-1)
     windows = [

@@ -85,6 +85,7 @@ class KaistNet(nn.Module):
 
     size_multiple: ClassVar[int] = 8
     minimum_size: ClassVar[int] = 8
+    keeps_size: ClassVar[bool] = True
 
     num_blocks: int = 9
     num_inner_blocks: int = 4

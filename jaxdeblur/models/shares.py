@@ -1,0 +1,95 @@
+"""One image on several devices: a share of its columns each, and nothing computed twice.
+
+A layer needs of the shares beside its own as many columns as its kernel reaches beyond; devices
+exchange them before each layer. What an image has beyond its ends is zeros ('SAME' padding), which
+is also what a device receives that has no neighbour there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+_AXIS = "columns"
+_NARROWEST = 32  # columns of a share: every kernel reaches into the next share alone
+
+
+def fit(module: nn.Module, width: int, count: int) -> bool:
+    """Whether images of so many columns can be divided among so many devices.
+
+    Shares are as wide as each other and lie on the network's grid, and its layers keep the size.
+    """
+    network: Any = module
+    share = width // count
+    aligned = width % count == 0 and share % network.size_multiple == 0
+    return network.keeps_size and aligned and share >= _NARROWEST
+
+
+def sharding(devices: Sequence[jax.Device]) -> jax.NamedSharding:
+    """That of images `[B, H, W, C]`, an equal share of the columns on each device."""
+    mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
+    return jax.NamedSharding(mesh, jax.P(None, None, _AXIS))
+
+
+def divided_apply(module: nn.Module, devices: Sequence[jax.Device]) -> Callable[..., jax.Array]:
+    """Returns `module.apply` of variables and images, which divides images among devices.
+
+    The result is that of `module.apply` to rounding.
+
+    Args:
+      module: a network.
+      devices: as many as `fit` the images' width; what it returns raises ValueError otherwise.
+    """
+    divided = sharding(devices)
+    of_share = jax.shard_map(
+        module.apply,
+        mesh=divided.mesh,
+        in_specs=(jax.P(), divided.spec),
+        out_specs=divided.spec,
+        check_vma=False,
+    )
+
+    def apply(variables, images):
+        width = images.shape[2]
+        if not fit(module, width, len(devices)):
+            name = type(module).__name__
+            raise ValueError(f"{width} columns do not divide among {len(devices)} for {name}")
+        return of_share(variables, images)
+
+    return apply
+
+
+def is_share() -> bool:
+    """Whether what is being traced sees a share of the columns, inside `divided_apply`."""
+    return _AXIS in jax.sharding.get_abstract_mesh().manual_axes
+
+
+def with_neighbours(x: jax.Array, before: int, after: int) -> jax.Array:
+    """Adds columns of the shares beside it to a share, or zeros at the ends of the image.
+
+    Args:
+      x: `[B, H, W, C]`.
+      before: columns to add on the left, `W` at most.
+      after: columns to add on the right, `W` at most.
+
+    Returns:
+      `[B, H, before + W + after, C]`.
+    """
+    width = x.shape[2]
+    if max(before, after) > width:
+        raise ValueError(f"a share of {width} columns is too narrow for {before} and {after} more")
+    last = lax.axis_size(_AXIS) - 1
+    parts = [x]
+    if before:
+        to_right = [(i, i + 1) for i in range(last)]
+        parts.insert(0, lax.ppermute(x[:, :, width - before :], _AXIS, to_right))
+    if after:
+        to_left = [(i + 1, i) for i in range(last)]
+        parts.append(lax.ppermute(x[:, :, :after], _AXIS, to_left))
+    return jnp.concatenate(parts, axis=2) if len(parts) > 1 else x
