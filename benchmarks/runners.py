@@ -252,8 +252,9 @@ class _Jax:
         arrays, blurred, sharp = _load(inputs)
         dtype = "bfloat16" if case.precision == "bfloat16" else "float32"
         network = create_model(case.network, dtype=dtype)
-        network = plain_version(network) if variant == PLAIN else network
         apply, divided = divide(case, network)
+        if variant == PLAIN:
+            apply = plain_version(network).apply
         optimizer = optax.adam(LEARNING_RATE)
         whole, _ = distributed.shardings()
 

@@ -218,15 +218,15 @@ def _apply(module: nn.Module, variables: Any, blurred: np.ndarray) -> np.ndarray
     return np.asarray(_jitted(apply)(module, variables, placed))
 
 
-def _apply_whole(module: nn.Module, variables: Any, blurred: jax.Array) -> jax.Array:
+def _apply_whole(module: nn.Module, variables: Any, blurred: jax.Array) -> Any:
     return module.apply(variables, blurred)
 
 
-def _apply_shares(module: nn.Module, variables: Any, blurred: jax.Array) -> jax.Array:
+def _apply_shares(module: nn.Module, variables: Any, blurred: jax.Array) -> Any:
     return shares.divided_apply(module, jax.local_devices())(variables, blurred)
 
 
 @functools.cache
-def _jitted(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def _jitted(apply: Callable[..., Any]) -> Callable[..., Any]:
     # Not at import, since the options ask for the device.
     return jax.jit(apply, static_argnums=0, compiler_options=inference_options())

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 # The tests compile the same small programs again and again, often in processes of their own: one
-# compilation cache for all. Set before anything imports JAX.
-_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if not _WORKER:
+# compilation cache for all, of this run alone unless the environment names one. Set before anything
+# imports JAX.
+_OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ  # not so in a worker of pytest's
+if _OWN_CACHE:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdeblur-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_unconfigure() -> None:
-    if not _WORKER:
+    if _OWN_CACHE:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 

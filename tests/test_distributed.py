@@ -36,7 +36,7 @@ def finish(process):
 def save_clips(folder):
     """Two clips of three small frames, of one size each, all frames different."""
     rng = np.random.default_rng(0)
-    for clip, size in (("a", (24, 32)), ("b", (32, 40))):
+    for clip, size in (("a", (24, 32)), ("b", (32, 64))):  # two devices share those of "b"
         for kind in ("blur", "sharp"):
             for i in range(3):
                 path = folder / "val" / kind / clip / f"{i:08d}.png"

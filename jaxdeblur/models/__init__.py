@@ -3,7 +3,8 @@
 Every network is a Linen module that maps blurred RGB `[B, H, W, C]`, float in [0, 1], to the
 restored `[B, H, W, 3]`, of the input's type and not clipped. C = 3 for images, 9 for video
 (previous, current and next frame; the current one is restored). `dtype` sets the arithmetic's
-type; parameters are float32. The networks are local: `reach` tells how far a restored pixel sees.
+type; parameters are float32. The networks are local: `reach` tells how far a restored pixel sees,
+and where every layer keeps its size (`keeps_size`) devices can share an image (`shares`).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class CarloNet(nn.Module):
 
     size_multiple: ClassVar[int] = 1
     minimum_size: ClassVar[int] = 21
-    keeps_size: ClassVar[bool] = False  # inside
+    keeps_size: ClassVar[bool] = False  # 'VALID' convolutions lose a border
 
     num_filters: int = 128
     he_init: bool = False

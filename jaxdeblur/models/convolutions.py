@@ -19,7 +19,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,7 @@ def transposed_convolve(
     )
     options = {"stride": stride, "crop": crop, "height": height, "width": width}
     on_cpu = functools.partial(cpu.transposed_convolve, **options)
-    y = _by_platform(on_cpu, functools.partial(_compiled_transposed, **options), x, kernel)
+    y: Any = _by_platform(on_cpu, functools.partial(_compiled_transposed, **options), x, kernel)
     return y[:, :, before * stride : width - after * stride]
 
 

@@ -31,20 +31,20 @@ def fit(module: nn.Module, width: int, count: int) -> bool:
     return network.keeps_size and aligned and share >= _NARROWEST
 
 
-def sharding(devices: Sequence[jax.Device]) -> jax.NamedSharding:
+def sharding(devices: Sequence[Any]) -> jax.NamedSharding:
     """That of images `[B, H, W, C]`, an equal share of the columns on each device."""
     mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
     return jax.NamedSharding(mesh, jax.P(None, None, _AXIS))
 
 
-def divided_apply(module: nn.Module, devices: Sequence[jax.Device]) -> Callable[..., jax.Array]:
+def divided_apply(module: nn.Module, devices: Sequence[Any]) -> Callable[..., Any]:
     """Returns `module.apply` of variables and images, which divides images among devices.
 
     The result is that of `module.apply` to rounding.
 
     Args:
       module: a network.
-      devices: as many as `fit` the images' width; what it returns raises ValueError otherwise.
+      devices: JAX's. What is returned raises ValueError for images whose width does not `fit` them.
     """
     divided = sharding(devices)
     of_share = jax.shard_map(
