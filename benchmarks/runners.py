@@ -156,7 +156,7 @@ def _serve(connection: Connection, variant: str, case: Case, inputs: Path, devic
         runner.call()
         elapsed = time.perf_counter() - start
         # The second loss is that after an update, so it tells of the gradients too.
-        connection.send({"first_seconds": elapsed, "result": runner.call()})
+        connection.send({"first_seconds": elapsed, "result": runner.result(runner.call())})
         answers: dict[str, Callable[[], Any]] = {
             "calls": functools.partial(_successive_seconds, runner.call),
             "peak": runner.peak,
@@ -282,14 +282,17 @@ class _Jax:
             self._optimizer_state = jax.device_put(optimizer.init(self._params), whole)
 
     def call(self) -> Any:
-        """One step, returning the loss before it, or one restored batch's centre."""
+        """One step, returning the loss before it, or one restored batch."""
         if self._case.work == "inference":
             variables = {"params": self._params}
-            restored = self._jax.block_until_ready(self._restore(variables, self._batch[0]))
-            return np.asarray(_sample(restored))
+            return self._jax.block_until_ready(self._restore(variables, self._batch[0]))
         results = self._step(self._params, self._optimizer_state, *self._batch)
         self._params, self._optimizer_state, loss = self._jax.block_until_ready(results)
-        return float(loss)
+        return loss
+
+    def result(self, output: Any) -> Any:
+        """What is compared of a call's output."""
+        return float(output) if self._case.work == "training" else _sample(np.asarray(output))
 
     def peak(self) -> float:
         """FLOP/s of a large matrix product."""
@@ -337,7 +340,7 @@ class _Torch:
             self._optimizer = torch.optim.Adam(values, lr=LEARNING_RATE, fused=True)
 
     def call(self) -> Any:
-        """One step, returning the loss before it, or one restored batch's centre."""
+        """One step, returning the loss before it, or one restored batch."""
         torch = self._torch
         half = torch.autocast(
             self._target, torch.bfloat16, enabled=self._case.precision == "bfloat16"
@@ -346,7 +349,7 @@ class _Torch:
             with torch.no_grad(), half:
                 restored = self._apply(self._params, self._blurred)
             self._wait()
-            return _sample(restored.permute(0, 2, 3, 1)).float().cpu().numpy()
+            return restored
         self._optimizer.zero_grad()
         with half:
             restored = self._apply(self._params, self._blurred)
@@ -354,7 +357,13 @@ class _Torch:
         loss.backward()
         self._optimizer.step()
         self._wait()
-        return loss.item()
+        return loss
+
+    def result(self, output: Any) -> Any:
+        """What is compared of a call's output."""
+        if self._case.work == "training":
+            return output.item()
+        return _sample(output.permute(0, 2, 3, 1).float().cpu().numpy())
 
     def peak(self) -> float:
         """FLOP/s of a large matrix product."""
