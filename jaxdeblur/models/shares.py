@@ -70,26 +70,32 @@ def is_share() -> bool:
     return _AXIS in jax.sharding.get_abstract_mesh().manual_axes
 
 
-def with_neighbours(x: jax.Array, before: int, after: int) -> jax.Array:
-    """Adds columns of the shares beside it to a share, or zeros at the ends of the image.
+def bordered(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
+    """Adds zeros above and below a share, and beside it columns of its neighbours.
+
+    Zeros at the ends of the image, too.
 
     Args:
       x: `[B, H, W, C]`.
-      before: columns to add on the left, `W` at most.
-      after: columns to add on the right, `W` at most.
+      rows: zeros above and below.
+      columns: pixels to add on the left and on the right, `W` at most.
 
     Returns:
-      `[B, H, before + W + after, C]`.
+      `[B, H + sum(rows), W + sum(columns), C]`.
     """
-    width = x.shape[2]
-    if max(before, after) > width:
-        raise ValueError(f"a share of {width} columns is too narrow for {before} and {after} more")
-    last = lax.axis_size(_AXIS) - 1
-    parts = [x]
+    height, width = x.shape[1:3]
+    before, after = columns
+    if max(columns) > width:
+        raise ValueError(f"a share of {width} columns is too narrow for {columns} more")
+    # Columns written into a padded copy: to join the three parts first would be another copy.
+    padded = jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
+    own, last = slice(rows[0], rows[0] + height), lax.axis_size(_AXIS) - 1
     if before:
         to_right = [(i, i + 1) for i in range(last)]
-        parts.insert(0, lax.ppermute(x[:, :, width - before :], _AXIS, to_right))
+        received = lax.ppermute(x[:, :, width - before :], _AXIS, to_right)
+        padded = padded.at[:, own, :before].set(received)
     if after:
         to_left = [(i + 1, i) for i in range(last)]
-        parts.append(lax.ppermute(x[:, :, :after], _AXIS, to_left))
-    return jnp.concatenate(parts, axis=2) if len(parts) > 1 else x
+        received = lax.ppermute(x[:, :, :after], _AXIS, to_left)
+        padded = padded.at[:, own, before + width :].set(received)
+    return padded
