@@ -31,10 +31,18 @@ from jaxdeblur.models.winograd import MAX_TAPS, Winograd
 Border = tuple[tuple[int, int], tuple[int, int]]  # zeros (before, after) along H and along W
 
 # Most elements of a layer's temporary arrays for images taken whole (128 MB of float32), as many as
-# fit, and for the bands that a larger image is cut into (32 MB, which a cache holds): for less, the
-# loop costs more than the cache saves.
+# fit, and for the bands that a larger image is cut into (32 MB): for less, the loop costs more than
+# the cache saves.
 _WHOLE_ELEMENTS = 32_000_000
 _BAND_ELEMENTS = 8_000_000
+
+# Where each core is a device of its own, a loop costs little: images of less are cut, too, into
+# bands that the caches hold (2 MB, or eight times the kernel, which every band reads anew). A frame
+# of 1280x720 on two devices took the 64-channel network 2.4 seconds instead of 3.1. Smaller images
+# cut so were slower, KAIST_NET's inference of 256x256 by a tenth (two cores of a Zen 3).
+_LARGE_ELEMENTS_OF_SEVERAL_DEVICES = 20_000_000
+_BAND_ELEMENTS_OF_SEVERAL_DEVICES = 500_000
+_KERNELS_OF_A_BAND = 8
 
 # The compiler's convolution is for outputs at least this wide, since it shares out columns among
 # the cores, and for at least so many channels on either side. Its products cost less there than
@@ -221,9 +229,9 @@ class _Parts:
         batch, height, width = x_shape[0], x_shape[1] - halo, x_shape[3] - halo
         form = _cheapest(batch, height, width, taps, dilation, features, dtype)
         elements = form.temporary_elements(*features)
-        if batch * elements <= _WHOLE_ELEMENTS:
+        most = _most_elements(elements, math.prod(kernel_shape))
+        if batch * elements <= most:
             return cls(form, height, 1, height, halo)
-        most = _WHOLE_ELEMENTS if elements <= _WHOLE_ELEMENTS else _BAND_ELEMENTS
         tiles = height / form.tile_rows  # of a column
         fitting = max(int(tiles * most / (batch * elements)), 1)
         bands = math.ceil(tiles / fitting)
@@ -273,6 +281,15 @@ class _Parts:
         """A band's `[B, rows + halo, S, W, C]` of `[B, H, S, W, C]`."""
         sizes = (x.shape[0], self.rows + halo, *x.shape[2:])
         return lax.dynamic_slice(x, self._start(number), sizes)
+
+
+def _most_elements(of_image: int, kernel_size: int) -> int:
+    """The most elements of temporary arrays at once, for images that take so many each."""
+    large, band = _WHOLE_ELEMENTS, _BAND_ELEMENTS
+    if jax.local_device_count() > 1:
+        large = _LARGE_ELEMENTS_OF_SEVERAL_DEVICES
+        band = max(_BAND_ELEMENTS_OF_SEVERAL_DEVICES, _KERNELS_OF_A_BAND * kernel_size)
+    return _WHOLE_ELEMENTS if of_image <= large else band
 
 
 def _is_direct(x, kernel, border: Border, dilation: int, out_first: bool) -> bool:

@@ -159,6 +159,19 @@ def test_no_part_holds_more_than_the_limit(shape, features):
     assert (parts.bands - 1) * parts.rows < height <= parts.bands * parts.rows
 
 
+def test_devices_of_one_core_take_bands_that_the_caches_hold(monkeypatch):
+    def plan(*shape):
+        return cpu._Parts.plan(shape, (3, 1, 3, 64, 32), 1, False, jnp.float32)
+
+    frame, patches = (1, 362, 1, 322, 64), (32, 18, 1, 18, 64)
+    assert plan(*frame).bands == 1
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    parts = plan(*frame)
+    assert parts.form.temporary_elements(64, 32) <= 500_000
+    assert parts.bands * parts.rows >= 360
+    assert plan(*patches).bands == 1
+
+
 _DIVIDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jaxdeblur.models import cpu
