@@ -160,16 +160,19 @@ def test_no_part_holds_more_than_the_limit(shape, features):
 
 
 def test_devices_of_one_core_take_bands_that_the_caches_hold(monkeypatch):
-    def plan(*shape):
-        return cpu._Parts.plan(shape, (3, 1, 3, 64, 32), 1, False, jnp.float32)
+    def plan(images, features):
+        shape = (*images, features[0])
+        return cpu._Parts.plan(shape, (3, 1, 3, *features), 1, False, jnp.float32)
 
-    frame, patches = (1, 362, 1, 322, 64), (32, 18, 1, 18, 64)
-    assert plan(*frame).bands == 1
+    frame, patches = (1, 362, 1, 322), (32, 18, 1, 18)
+    assert plan(frame, (64, 32)).bands == 1
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
-    parts = plan(*frame)
+    parts = plan(frame, (64, 32))
     assert parts.form.temporary_elements(64, 32) <= 500_000
     assert parts.bands * parts.rows >= 360
-    assert plan(*patches).bands == 1
+    wide = plan(frame, (256, 128)).form  # or eight times the kernel
+    assert 500_000 < wide.temporary_elements(256, 128) <= 8 * 3 * 3 * 256 * 128
+    assert plan(patches, (64, 32)).bands == 1
 
 
 _DIVIDED = """
