@@ -18,8 +18,10 @@ gradients and Adam's update. The variants are
 
 All start from the same weights and see the same batch, and their results must agree before they
 are timed: restored images, or the loss after an update. In each round every variant is called once
-untimed and then for half a second, three times at least, so that other load on the machine meets
-all alike; and matrix products are timed, the fastest of which is taken as the machine's peak.
+untimed and then for half a second, three times at least, fewer where that takes over a minute, so
+that other load on the machine meets all alike; and matrix products are timed, the fastest of which
+is taken as the machine's peak. With one round each variant's process ends before the next one's
+begins, so that the largest cases need memory for one alone.
 The table gives medians over all calls. Memory is the most that a variant's process held beyond its
 libraries, compilation included; the first call is given without the time of a later one.
 The package's networks are compiled with `startup.inference_options()` and `training_options()`, as
@@ -32,12 +34,14 @@ training. A formulation that needs fewer can exceed the peak.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
 import platform
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +72,25 @@ SIZES = (
 # Relative, of the largest value. Adam's first update is nearly the gradient's sign, which
 # rounding flips where it is tiny.
 TOLERANCE = {"float32": 1e-3, "tf32": 3e-2, "bfloat16": 1e-1}
+
+
+@dataclasses.dataclass
+class Results:
+    """What a case's variants were measured to do, by their names.
+
+    Attributes:
+      firsts: the seconds of the first call, and what was computed.
+      seconds: of every timed call.
+      memory: bytes.
+      failures: why a variant has no result.
+      peak: of the machine, in FLOP/s.
+    """
+
+    firsts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    peak: float = 0.0
 
 
 def main() -> None:
@@ -140,33 +163,45 @@ def parse_case(text: str, precision: str = "float32") -> Case:
 
 def measure(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Returns a row for each variant of one case."""
+    together = [arguments.variants]
+    one_by_one = [[variant] for variant in arguments.variants]
+    results = Results()
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder, "inputs.npz")
         in_own_process(write_inputs, case, inputs)
         flops = int(np.load(inputs)["flops"])
-        workers: dict[str, Worker] = {}
-        firsts: dict[str, dict[str, Any]] = {}
-        failures: dict[str, str] = {}
-        try:
-            for variant in arguments.variants:
-                worker = workers[variant] = Worker(variant, case, inputs, arguments.device)
-                try:
-                    firsts[variant] = worker.ask(None, arguments.patience)
-                except TimeoutError:
-                    failures[variant] = f"over {arguments.patience:.0f} s"
-                except RuntimeError as error:
-                    failures[variant] = str(error)
-                if variant in failures:
-                    workers.pop(variant).stop()
-            for variant, failure in check(case, firsts).items():
-                failures[variant] = failure
-                workers.pop(variant).stop()
-            seconds, peak = time_rounds(workers, arguments.rounds, failures)
-            memory = {variant: worker.ask("memory") for variant, worker in workers.items()}
-        finally:
-            for worker in workers.values():
-                worker.stop()
-    return summarise(case, arguments.variants, flops, seconds, peak, memory, firsts, failures)
+        for variants in one_by_one if arguments.rounds == 1 else together:
+            measure_together(case, variants, inputs, arguments, results)
+    return summarise(case, arguments.variants, flops, results)
+
+
+def measure_together(
+    case: Case,
+    variants: Sequence[str],
+    inputs: Path,
+    arguments: argparse.Namespace,
+    results: Results,
+) -> None:
+    """Adds to the results those of variants whose processes are there at the same time."""
+    workers: dict[str, Worker] = {}
+    failures, firsts = results.failures, results.firsts
+    try:
+        for variant in variants:
+            worker = workers[variant] = Worker(variant, case, inputs, arguments.device)
+            try:
+                firsts[variant] = worker.ask(None, arguments.patience)
+            except TimeoutError:
+                failures[variant] = f"over {arguments.patience:.0f} s"
+            except RuntimeError as error:
+                failures[variant] = str(error)
+        failures |= check(case, firsts)
+        for variant in failures.keys() & workers.keys():
+            workers.pop(variant).stop()
+        time_rounds(workers, arguments.rounds, results)
+        results.memory |= {variant: worker.ask("memory") for variant, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.stop()
 
 
 def check(case: Case, firsts: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -185,32 +220,33 @@ def check(case: Case, firsts: dict[str, dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def time_rounds(
-    workers: dict[str, Worker], rounds: int, failures: dict[str, str]
-) -> tuple[dict[str, list[float]], float]:
-    """Returns the seconds of every variant's calls, and the machine's peak in FLOP/s.
+def time_rounds(workers: dict[str, Worker], rounds: int, results: Results) -> None:
+    """Adds to the results the seconds of every variant's calls, and the machine's peak.
 
-    A variant whose process ends goes from `workers` to `failures`.
+    A variant whose process ends goes from `workers` to the failures.
     """
-    seconds: dict[str, list[float]] = {variant: [] for variant in workers}
-    peak = 0.0
     for _ in range(rounds):
         for variant, worker in list(workers.items()):
             try:
-                seconds[variant] += worker.ask("calls")
+                results.seconds.setdefault(variant, []).extend(worker.ask("calls"))
             except RuntimeError as error:
-                failures[variant] = str(error)
+                results.failures[variant] = str(error)
                 workers.pop(variant).stop()
-                del seconds[variant]
         # One of each framework: their products differ by some percent.
         for worker in {variant in TORCH: worker for variant, worker in workers.items()}.values():
-            peak = max(peak, worker.ask("peak"))
-    return seconds, peak
+            results.peak = max(results.peak, worker.ask("peak"))
 
 
-def summarise(case, variants, flops, seconds, peak, memory, firsts, failures):
+def summarise(
+    case: Case, variants: Sequence[str], flops: int, results: Results
+) -> list[dict[str, Any]]:
     """Returns one row per variant: medians, rates, ratios; or why there is none."""
-    medians = {variant: statistics.median(times) for variant, times in seconds.items()}
+    peak, failures = results.peak, results.failures
+    medians = {
+        variant: statistics.median(seconds)
+        for variant, seconds in results.seconds.items()
+        if variant not in failures
+    }
     best_torch = min((medians[name] for name in TORCH if name in medians), default=None)
     rows = []
     for variant in variants:
@@ -224,10 +260,10 @@ def summarise(case, variants, flops, seconds, peak, memory, firsts, failures):
             "gflop_per_second": flops / median / 1e9,
             "share_of_peak": flops / median / peak,
             "peak_gflop_per_second": peak / 1e9,
-            "memory_mb": memory[variant] / 1e6,
-            "compile_seconds": max(firsts[variant]["first_seconds"] - median, 0),
+            "memory_mb": results.memory[variant] / 1e6,
+            "compile_seconds": max(results.firsts[variant]["first_seconds"] - median, 0),
             "time_to_best_pytorch": median / best_torch if best_torch else None,
-            "all_milliseconds": [elapsed * 1e3 for elapsed in seconds[variant]],
+            "all_milliseconds": [elapsed * 1e3 for elapsed in results.seconds[variant]],
         }
         rows.append(row)
     return rows

@@ -89,10 +89,51 @@ class FakeWorker:
 def test_a_variant_whose_process_ends_is_left_out(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     speed = importlib.import_module("speed")
-    workers, failures = {"jaxdeblur": FakeWorker(1), "PyTorch": FakeWorker(3)}, {}
-    seconds, peak = speed.time_rounds(workers, 3, failures)
-    assert (seconds, peak) == ({"PyTorch": [0.5] * 3}, 1e9)
-    assert (list(workers), failures) == (["PyTorch"], {"jaxdeblur": "its process ended"})
+    workers = {"jaxdeblur": FakeWorker(1), "PyTorch": FakeWorker(3)}
+    results = speed.Results(
+        firsts={name: {"first_seconds": 1.5} for name in workers},
+        memory=dict.fromkeys(workers, 1e6),
+    )
+    speed.time_rounds(workers, 3, results)
+    assert list(workers) == ["PyTorch"]
+    assert results.failures == {"jaxdeblur": "its process ended"}
+    case = speed.parse_case("atrous_net:training:1x8x8")
+    ours, theirs = speed.summarise(case, ["jaxdeblur", "PyTorch"], 10**9, results)
+    assert ours["failure"] == "its process ended"
+    assert theirs["all_milliseconds"] == [500] * 3
+    assert (theirs["time_to_best_pytorch"], theirs["share_of_peak"]) == (1, 2)
+
+
+def test_a_variant_that_differs_is_left_out(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    speed = importlib.import_module("speed")
+    case = speed.parse_case("atrous_net:training:1x8x8")
+    names = ["PyTorch", "jaxdeblur", "PyTorch channels_last"]
+    losses = dict(zip(names, (0.25, 0.2, 0.2001), strict=True))
+    results = speed.Results(
+        firsts={name: {"first_seconds": 1, "result": losses[name]} for name in names},
+        seconds=dict(zip(names, ([0.1], [0.3], [0.2]), strict=True)),
+        memory=dict.fromkeys(names, 1e6),
+        peak=1e9,
+    )
+    results.failures = speed.check(case, results.firsts)
+    wrong, ours, _ = speed.summarise(case, names, 10**9, results)
+    assert wrong["failure"] == "differs by 2.5e-01"
+    assert ours["time_to_best_pytorch"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("seconds", "counted"), [(0.01, 50), (5, 3), (25, 2), (40, 1), (90, 1)])
+def test_long_calls_are_timed_less_often(seconds, counted, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    runners = importlib.import_module("runners")
+    clock = [0.0]
+    monkeypatch.setattr(runners.time, "perf_counter", lambda: clock[0])
+
+    def call():
+        clock[0] += seconds
+
+    times = runners._successive_seconds(call)
+    assert times == pytest.approx([seconds] * counted)
 
 
 @pytest.mark.slow
