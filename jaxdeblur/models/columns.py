@@ -70,8 +70,8 @@ class Columns:
         """Convolves without padding.
 
         Args:
-          x: float `[B, H, S, W, in]`; H and W are those of the output plus
-            `(taps - 1) * dilation`; S is 1 with `out_first`.
+          x: float `[B, H, S, W, in]`; W is that of the output plus `(taps - 1) * dilation`, H that
+            or more; S is 1 with `out_first`.
           transformed_kernel: float `[taps, S, taps, in, out]`, from `transform_kernel`.
           out_first: the kernel is `[taps, S, taps, out, in]`.
 
@@ -83,7 +83,7 @@ class Columns:
         kernel = merge_phases(kernel, 0)
         if out_first:
             kernel = kernel.swapaxes(2, 3)
-        return split_phases(self._convolve(merge_phases(x, 1), kernel), phases, 1)
+        return split_phases(self._convolve(self._image(x), kernel), phases, 1)
 
     def _convolve(self, x, kernel):
         features_in, features_out = kernel.shape[2:]
@@ -101,7 +101,7 @@ class Columns:
         self, x: jax.Array, cotangent: jax.Array, out_first: bool
     ) -> list[jax.Array]:
         """The gradient of `convolve` for its transformed kernel."""
-        gradient = self._kernel_gradient(merge_phases(x, 1), merge_phases(cotangent, 1))
+        gradient = self._kernel_gradient(self._image(x), merge_phases(cotangent, 1))
         return [gradient.swapaxes(2, 3) if out_first else gradient]
 
     def _kernel_gradient(self, x, cotangent):
@@ -115,6 +115,10 @@ class Columns:
         gradient = _sum_outer(x, self._columns(wide))
         gradient = gradient.reshape(features_in, self.taps, self.taps, features_out)
         return gradient[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+
+    def _image(self, x) -> jax.Array:
+        """`[B, H, S, W, C]` to `[B, H, W, S * C]`, as many rows as the kernel covers."""
+        return merge_phases(x[:, : self.height + (self.taps - 1) * self.dilation], 1)
 
     def _shifts(self) -> list[tuple[int, int]]:
         """The pixel under each tap for output (0, 0), row-major over the kernel."""

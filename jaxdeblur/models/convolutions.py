@@ -53,7 +53,7 @@ def convolve(
     extent = (kernel.shape[0] - 1) * dilation + 1
     pads = lax.padtype_to_pads(x.shape[1:3], (extent, extent), (stride, stride), padding)
     if shares.is_share():
-        x, pads = shares.bordered(x, *pads), [(0, 0), (0, 0)]
+        x, pads = shares.widened(x, pads[1]), [pads[0], (0, 0)]
     border: cpu.Border = (pads[0], pads[1])
     options = {"border": border, "stride": stride, "dilation": dilation}
     on_cpu = functools.partial(cpu.convolve, **options)
@@ -81,7 +81,7 @@ def transposed_convolve(
     before = after = 0
     if shares.is_share():  # so many inputs beside the one that it lies at an output depends on
         before, after = (kernel.shape[0] - 1 - crop) // stride, (stride - 1 + crop) // stride
-        x = shares.bordered(x, (0, 0), (before, after))
+        x = shares.widened(x, (before, after))
     height, width = (
         size * stride + (overlap if padding == "VALID" else 0) for size in x.shape[1:3]
     )
@@ -181,11 +181,10 @@ def adaptive_convolve(image: jax.Array, kernels: jax.Array) -> jax.Array:
     """
     taps = math.isqrt(kernels.shape[-1])
     height, width = image.shape[1:3]
-    border = (taps // 2, taps // 2)
+    rows = columns = (taps // 2, taps // 2)
     if shares.is_share():
-        padded = shares.bordered(image, border, border)
-    else:
-        padded = jnp.pad(image, ((0, 0), border, border, (0, 0)))
+        image, columns = shares.widened(image, columns), (0, 0)
+    padded = jnp.pad(image, ((0, 0), rows, columns, (0, 0)))
     # Split once: the gradient of a split is one concatenation, that of K*K slices K*K sums.
     weights = lax.split(kernels, (1,) * taps**2, axis=-1)
     windows = [

@@ -248,7 +248,7 @@ class _Parts:
             return lax.dynamic_update_slice(y, function(part(number)), self._start(number))
 
         def part(number):
-            return self._part(x, number, self.halo)
+            return self._input_part(x, number)
 
         shape = jax.eval_shape(function, part(0))
         y = jnp.zeros((x.shape[0], self.height, *shape.shape[2:]), shape.dtype)
@@ -264,7 +264,7 @@ class _Parts:
             fresh = number * self.rows - self._start(number)[1]
             rows = lax.broadcasted_iota(jnp.int32, (1, self.rows, 1, 1, 1), 1)
             part = jnp.where(rows >= fresh, self._part(cotangent, number, 0), 0)
-            return self._part(x, number, self.halo), part
+            return self._input_part(x, number), part
 
         def add_part(number, total):
             return jax.tree.map(jnp.add, total, function(*parts(number)))
@@ -276,6 +276,15 @@ class _Parts:
     def _start(self, number) -> tuple[int, Any, int, int, int]:
         """Where a band's output begins; the last one ends with the image."""
         return 0, jnp.minimum(number * self.rows, self.height - self.rows), 0, 0, 0
+
+    def _input_part(self, x, number) -> jax.Array:
+        """A band of the padded input, and a row of zeros more, which nothing reads.
+
+        What is padded is written to memory. Sums over a mere part of the image would read it there,
+        element by element: the 64-channel network took 2.5 seconds for a frame on two devices
+        instead of 2.2 (two cores of a Zen 3).
+        """
+        return _pad(self._part(x, number, self.halo), ((0, 1), (0, 0)))
 
     def _part(self, x, number, halo: int) -> jax.Array:
         """A band's `[B, rows + halo, S, W, C]` of `[B, H, S, W, C]`."""

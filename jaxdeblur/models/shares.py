@@ -72,38 +72,35 @@ def is_share() -> bool:
     return _AXIS in jax.sharding.get_abstract_mesh().manual_axes
 
 
-def bordered(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
-    """Adds zeros above and below a share, and beside it columns of its neighbours.
-
-    Zeros at the ends of the image, too.
+def widened(x: jax.Array, columns: tuple[int, int]) -> jax.Array:
+    """Adds to a share columns of its neighbours, and zeros at the ends of the image.
 
     Args:
       x: `[B, H, W, C]`.
-      rows: zeros above and below.
       columns: pixels to add on the left and on the right, `W` at most.
 
     Returns:
-      `[B, H + sum(rows), W + sum(columns), C]`.
+      `[B, H, W + sum(columns), C]`.
     """
     width = x.shape[2]
     before, after = columns
     if max(columns) > width:
         raise ValueError(f"a share of {width} columns is too narrow for {columns} more")
-    # A sum of three, each with zeros where the others lie, which the compiler writes in one pass,
-    # with the phases' dimension as the layers on a CPU have it. Joined, or written into each other,
-    # they would be copied once more.
+    # A sum of three, each with zeros where the others lie, which the compiler makes part of the
+    # pass that adds the zeros above and below, with the phases' dimension as the layers on a CPU
+    # have it. Joined, or written into each other, they would be copied once more.
     last = lax.axis_size(_AXIS) - 1
-    parts = [_pad(x, rows, columns)]
+    parts = [_pad(x, columns)]
     if before:
         to_right = [(i, i + 1) for i in range(last)]
         received = lax.ppermute(x[:, :, width - before :], _AXIS, to_right)
-        parts.append(_pad(received, rows, (0, width + after)))
+        parts.append(_pad(received, (0, width + after)))
     if after:
         to_left = [(i + 1, i) for i in range(last)]
         received = lax.ppermute(x[:, :, :after], _AXIS, to_left)
-        parts.append(_pad(received, rows, (before + width, 0)))
+        parts.append(_pad(received, (before + width, 0)))
     return functools.reduce(operator.add, parts)[:, :, 0]
 
 
-def _pad(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
-    return jnp.pad(x[:, :, None], ((0, 0), rows, (0, 0), columns, (0, 0)))
+def _pad(x: jax.Array, columns: tuple[int, int]) -> jax.Array:
+    return jnp.pad(x[:, :, None], ((0, 0), (0, 0), (0, 0), columns, (0, 0)))

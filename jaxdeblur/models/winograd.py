@@ -189,8 +189,8 @@ class Winograd:
         """Convolves without padding.
 
         Args:
-          x: float `[B, H, S, W, in]`; H and W are those of the output plus
-            `(taps - 1) * dilation`; S is 1 with `out_first`.
+          x: float `[B, H, S, W, in]`; W is that of the output plus `(taps - 1) * dilation`, H that
+            or more; S is 1 with `out_first`.
           transformed_kernel: float `[N, S, in, out]` for each group, from `transform_kernel`.
           out_first: the kernel is `[taps, S, taps, out, in]`, and so `[N, S, out, in]`.
 
@@ -234,6 +234,7 @@ class Winograd:
         batch, height, phases, width, features = x.shape
         rows, columns = self.rows, self.columns
         lengths = [axis.tile * axis.tiles + axis.taps - 1 for axis in (rows, columns)]
+        lengths[0] = max(lengths[0], -(-height // rows.dilation))
         missing = (lengths[0] * rows.dilation - height, lengths[1] * columns.dilation - width)
         x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, 0), (0, missing[1]), (0, 0)))
         x = x.reshape(
