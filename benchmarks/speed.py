@@ -194,6 +194,8 @@ def measure_together(
                 failures[variant] = f"over {arguments.patience:.0f} s"
             except RuntimeError as error:
                 failures[variant] = str(error)
+            if variant in failures:  # it may still be computing, beside the others
+                workers.pop(variant).stop()
         failures |= check(case, firsts)
         for variant in failures.keys() & workers.keys():
             workers.pop(variant).stop()
