@@ -25,14 +25,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxdeblur import distributed, training
-from jaxdeblur.models import convolutions, create_model
+from jaxdeblur import training
+from jaxdeblur.configs import atrous_cifar_small
+from jaxdeblur.convolutions import SWITCH
+from jaxdeblur.models import create_model
 from jaxdeblur.models.cost import multiply_adds
-from jaxdeblur.state import make_parts
+from jaxdeblur.runtime import distributed
+from jaxdeblur.training.state import make_parts
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # where configurations find one another
-from configs import atrous_cifar_small  # noqa: E402
 
 # Of one H100 SXM, from NVIDIA's data sheets: dense bfloat16 operations and bytes a second. Among
 # the 8 of a machine NVLink 4, one direction; to other machines one 400 Gb/s port each.
@@ -69,7 +70,7 @@ def paper() -> None:
 
 def step_operations(name: str, images: int) -> tuple[float, int]:
     """Floating-point operations of a training step on one device, and the parameters' number."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"jaxdeblur.configs.{name}").get_config()
     module = create_model(config.model, **config.model_kwargs)
     shape = (images, config.patch_size, config.patch_size, 3)  # a video's 9 change little
     variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
@@ -80,7 +81,7 @@ def step_operations(name: str, images: int) -> tuple[float, int]:
 
 def use_compilers_convolutions() -> None:
     """Builds the networks as for a GPU."""
-    convolutions._by_platform = lambda on_cpu, elsewhere, x, kernel: elsewhere(x, kernel)
+    os.environ[SWITCH] = "compiler"
 
 
 def program() -> None:
@@ -99,7 +100,7 @@ def compile_step(divided: bool) -> None:
     """Prints what one compiled step of the small CIFAR network sends."""
     use_compilers_convolutions()
     config = atrous_cifar_small.get_config()
-    parts = make_parts(config, num_steps=1)
+    parts = make_parts(config, num_steps=1, channels=3)
     state = jax.eval_shape(parts.init, jax.random.key(0))
     layout = distributed.state_shardings(state, divided=divided)
     size, images = config.patch_size, config.batch_size

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -29,15 +28,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 from runners import peak_resident_bytes
 
+from jaxdeblur.configs import atrous_reds
 from jaxdeblur.data import clip_folders, frame_store, pipeline
-from jaxdeblur.data.clips import Clips
+from jaxdeblur.data.clip_source import ClipSource
 from jaxdeblur.data.images import image_files
 from jaxdeblur.data.photos import Photos, skimage_photos
 from jaxdeblur.errors import InputError, reported
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where configurations find one another
-
-from configs import atrous_reds
 
 HEIGHT, WIDTH = 720, 1280
 MOVES = (2, 8)  # least and most pixels along each axis from a frame to the next
@@ -231,13 +227,13 @@ def serve(connection: Connection, config: ConfigDict, path: Path) -> None:
             connection.send((seconds_when_idle() - start, peak_resident_bytes()))
 
 
-def open_clips(path: Path, variant: str) -> Clips:
+def open_clips(path: Path, variant: str) -> ClipSource:
     """Opens all clips of a store, or of a folder, of which no decoded frame is kept."""
     if frame_store.is_store(path):
         stored = frame_store.open_store(path, variant).clips
-        return Clips("store", stored, frame_store.StoreReader(path, stored))
+        return ClipSource("store", stored, frame_store.StoreReader(path, stored))
     found = clip_folders.open_folder(path, variant)
-    return Clips("folder", found, clip_folders.FolderReader(found, cache_bytes=0))
+    return ClipSource("folder", found, clip_folders.FolderReader(found, cache_bytes=0))
 
 
 def seconds_when_idle() -> float:

@@ -11,36 +11,32 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from pathlib import Path
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl.flags import DEFINE_integer, FlagValues
 
 from jaxdeblur import config as configuration
-from jaxdeblur.data import pipeline
+from jaxdeblur.cli import flags
+from jaxdeblur.data import datasets, pipeline
 from jaxdeblur.errors import InputError, reported
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where configurations find one another
 
-config_flags.DEFINE_config_file("config", None, "File of the experiment: configs/NAME.py.")
-flags.DEFINE_integer("samples", 20_000, "Samples to load.", lower_bound=1)
-flags.mark_flag_as_required("config")
-
-
-def main(_: list[str]) -> None:
+def main() -> None:
     with reported():
-        config = flags.FLAGS.config
+        values = flags.parse(sys.argv, define, __doc__ or "")
+        config, samples = values.config, values.samples
         configuration.check(config)
-        if flags.FLAGS.samples < 10 * config.batch_size:
-            raise InputError(
-                f"--samples={flags.FLAGS.samples} is less than ten batches of {config.batch_size}"
-            )
-        print(measure(config, flags.FLAGS.samples // config.batch_size))
+        if samples < 10 * config.batch_size:
+            raise InputError(f"--samples={samples} is less than ten batches of {config.batch_size}")
+        print(measure(config, samples // config.batch_size))
+
+
+def define(values: FlagValues) -> None:
+    DEFINE_integer("samples", 20_000, "Samples to load.", lower_bound=1, flag_values=values)
 
 
 def measure(config, num_batches: int) -> str:
     """Loads that many batches after a tenth as many to warm up; returns the line to print."""
-    batches = pipeline.training_batches(config, pipeline.open_source(config, "train"))
+    batches = pipeline.training_batches(config, datasets.open_source(config, "train"))
     for _ in range(num_batches // 10):
         next(batches)
     memory, wall, cores = _peak_megabytes(), time.perf_counter(), time.process_time()
@@ -60,4 +56,4 @@ def _peak_megabytes() -> float:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=configuration.parse_flags)
+    main()

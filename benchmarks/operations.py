@@ -26,7 +26,7 @@ from runners import Case, divide
 from speed import parse_case
 
 from jaxdeblur.errors import reported
-from jaxdeblur.startup import (
+from jaxdeblur.runtime.startup import (
     inference_options,
     keep_freed_memory,
     single_call_options,
@@ -79,9 +79,9 @@ def compile_call(case: Case):
     """Returns the case's compiled program, without the optimizer, and its arguments."""
     import jax
 
-    from jaxdeblur import distributed
     from jaxdeblur.losses import l1
     from jaxdeblur.models import create_model
+    from jaxdeblur.runtime import distributed
 
     whole, _ = distributed.shardings()
     network = create_model(case.network)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.startup import inference_options, keep_freed_memory, training_options
+from jaxdeblur.runtime.startup import inference_options, keep_freed_memory, training_options
 
 OURS = "jaxdeblur"
 SHARDED = "jaxdeblur sharded"
@@ -118,7 +118,7 @@ def write_inputs(case: Case, path: Path) -> None:
 
     from jaxdeblur.models import create_model
     from jaxdeblur.models.cost import multiply_adds
-    from jaxdeblur.startup import single_call_options
+    from jaxdeblur.runtime.startup import single_call_options
 
     network = create_model(case.network)
     shape = (case.batch, case.height, case.width, 3)
@@ -223,8 +223,8 @@ def divide(case: Case, network: Any) -> tuple[Callable[..., Any], Any]:
     """
     import jax
 
-    from jaxdeblur import distributed
-    from jaxdeblur.models import shares
+    from jaxdeblur.convolutions import shares
+    from jaxdeblur.runtime import distributed
 
     devices = jax.devices()
     if case.batch % len(devices) == 0:
@@ -249,9 +249,9 @@ class _Jax:
         from flax.traverse_util import unflatten_dict
         from plain_flax import plain_version
 
-        from jaxdeblur import distributed
         from jaxdeblur.losses import l1
         from jaxdeblur.models import create_model
+        from jaxdeblur.runtime import distributed
 
         self._jax, self._case, self._device = jax, case, device
         self._resident = _resident_bytes()

@@ -19,7 +19,7 @@ import numpy as np
 from runners import peak_resident_bytes
 
 from jaxdeblur.errors import InputError, reported
-from jaxdeblur.startup import keep_freed_memory
+from jaxdeblur.runtime.startup import keep_freed_memory
 
 SIZES = ("640x480", "1280x720", "3000x2000", "8000x6000")
 

@@ -13,7 +13,7 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 3): 129 images a second, the median of met
 
 from ml_collections import ConfigDict
 
-from configs import atrous_cifar, small_recipe
+from jaxdeblur.configs import atrous_cifar, small_recipe
 
 
 def get_config() -> ConfigDict:

@@ -6,8 +6,8 @@
 What:      evaluation of the weights of configs/atrous_reds.py, or of any others, on whole frames of
            the test clips. --config.blur_variant=blur_gamma takes the frames averaged in linear
            light; papers use blur.
-Source:    github.com/FrancescoBonzi/DeblurringDeepLearningProject; GoPro is of Nah et al., CVPR
-           2017.
+Source:    Mancini & Simonati, "Deep Image Deblurring", University of Bologna, 2020,
+           github.com/MarcelloSimonati/DeepImageDeblurring; GoPro is of Nah et al., CVPR 2017.
 Data:      DIR holds test/GOPR0384_11_00/blur, .../sharp and so on.
 Expected:  nothing is published for this network on the whole test set.
 Hardware:  2 CPU cores: a minute or so a frame.
@@ -15,7 +15,7 @@ Hardware:  2 CPU cores: a minute or so a frame.
 
 from ml_collections import ConfigDict
 
-from configs import atrous_reds
+from jaxdeblur.configs import atrous_reds
 
 
 def get_config() -> ConfigDict:

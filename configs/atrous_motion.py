@@ -20,7 +20,7 @@ Hardware:  one core of an Intel Xeon (AVX-512), nine minutes for each angle.
 
 from ml_collections import ConfigDict
 
-from configs import atrous_photos
+from jaxdeblur.configs import atrous_photos
 
 
 def get_config() -> ConfigDict:

@@ -17,7 +17,7 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 5), an hour.
 
 from ml_collections import ConfigDict
 
-from configs import atrous_cifar_small
+from jaxdeblur.configs import atrous_cifar_small
 
 
 def get_config() -> ConfigDict:

@@ -20,7 +20,7 @@ Hardware:  2 CPU cores (Intel Xeon, AVX-512), an hour.
 
 from ml_collections import ConfigDict
 
-from configs import atrous_photos
+from jaxdeblur.configs import atrous_photos
 
 
 def get_config() -> ConfigDict:

@@ -17,7 +17,7 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 5): a quarter of an hour.
 
 from ml_collections import ConfigDict
 
-from configs import atrous_reds, reds_recipe
+from jaxdeblur.configs import atrous_reds, reds_recipe
 
 
 def get_config() -> ConfigDict:

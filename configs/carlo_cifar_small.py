@@ -24,7 +24,7 @@ Hardware:  one core of an Intel Xeon (AVX-512): 60 images a second, 75 minutes a
 
 from ml_collections import ConfigDict
 
-from configs import carlo_cifar, small_recipe
+from jaxdeblur.configs import carlo_cifar, small_recipe
 
 
 def get_config() -> ConfigDict:

@@ -6,15 +6,16 @@
 What:      9 outer and 4 inner blocks, 11,590,813 parameters; every image blurred once, no other
            augmentation; 30 epochs of batches of 32, L1, Adam, each gradient clipped to norm 1.
 Source:    Sim & Kim, CVPRW 2019, in the variant and with the settings of
-           github.com/FrancescoBonzi/DeblurringDeepLearningProject. The learning rate is not
-           published; a constant 1e-4 is our choice.
+           Mancini & Simonati, "Deep Image Deblurring", University of Bologna, 2020,
+           github.com/MarcelloSimonati/DeepImageDeblurring. The learning rate is not published; a
+           constant 1e-4 is our choice.
 Expected:  31.53 dB, SSIM 0.9012, MSE 1.77e-3 (published). Not trained by us yet.
 Hardware:  a GPU.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default
+from jaxdeblur.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 5): twenty minutes.
 
 from ml_collections import ConfigDict
 
-from configs import kaist_cifar, small_recipe
+from jaxdeblur.configs import kaist_cifar, small_recipe
 
 
 def get_config() -> ConfigDict:

@@ -18,7 +18,7 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 5): a quarter of an hour.
 
 from ml_collections import ConfigDict
 
-from configs import kaist_reds, reds_recipe
+from jaxdeblur.configs import kaist_reds, reds_recipe
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ Hardware:  2 CPU cores (AMD EPYC, Zen 5): 44 seconds.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from jaxdeblur.configs import default
 
 
 def get_config() -> ConfigDict:

@@ -1,13 +1,14 @@
 """The recipes on REDS, the published one and the small one; no experiment by itself.
 
-Source: github.com/FrancescoBonzi/DeblurringDeepLearningProject, after Sim & Kim, CVPRW 2019. The
-learning rate and how small the "small" change of brightness is are not published: 1e-4 (of
-`default`) and 0.05 are our choice.
+Source: Mancini & Simonati, "Deep Image Deblurring", University of Bologna, 2020
+(github.com/MarcelloSimonati/DeepImageDeblurring), after Sim & Kim, CVPRW 2019. The learning rate,
+and how small the "small" change of brightness is, are not published: 1e-4 (of `default`) and 0.05
+are our choice.
 """
 
 from ml_collections import ConfigDict
 
-from configs import small_recipe
+from jaxdeblur.configs import small_recipe
 
 
 def apply(config: ConfigDict) -> ConfigDict:

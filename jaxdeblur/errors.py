@@ -42,20 +42,52 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {matches[0]!r}?" if matches else f"choose from {', '.join(known)}"
 
 
+# What comes with the package itself; everything else comes with its extra `train`.
+_BASE = ("av", "dm_pix", "flax", "imagecodecs", "jax", "numpy", "PIL", "pillow_heif", "rich")
+
+
+class MissingPackageError(ModuleNotFoundError):
+    """A package that is not installed; the message has the command that installs it."""
+
+
+@contextlib.contextmanager
+def naming_extra() -> Iterator[None]:
+    """Says of a package that is missing which command installs it.
+
+    Raises:
+      MissingPackageError: an import inside failed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if isinstance(error, MissingPackageError) or package in ("", "jaxdeblur"):
+            raise
+        extra = "" if package in _BASE else "[train]"
+        raise MissingPackageError(
+            f"the package {package} is missing; pip install 'jaxdeblur{extra}'", name=error.name
+        ) from error
+
+
+# What a user can cause, and is told in a line.
+TOLD = (InputError, TrainingError, Preempted, MissingPackageError, KeyboardInterrupt)
+
+
 @contextlib.contextmanager
 def reported(preempted_status: int = 0) -> Iterator[None]:
     """Turns the errors a user can cause into one line on standard error and an exit status.
 
-    Status 2 for wrong input, 1 for a run that failed, 130 for Ctrl-C. Any other exception is a
-    bug of this package and keeps its traceback.
+    Status 2 for wrong input or a missing package, 1 for a run that failed, 130 for Ctrl-C. Any
+    other exception is a bug of this package and keeps its traceback.
 
     Args:
       preempted_status: of a run that was asked to end and can go on.
     """
     try:
-        yield
+        with naming_extra():
+            yield
         sys.stdout.flush()  # here, where its failure is told like any other
-    except (InputError, TrainingError, Preempted, KeyboardInterrupt) as error:
+    except TOLD as error:
         tell(error)
         raise SystemExit(exit_status(error, preempted_status)) from None
     except BrokenPipeError:  # whoever read standard output has had enough, as `head` has

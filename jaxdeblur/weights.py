@@ -16,10 +16,12 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdeblur import atomic, restore, tiling
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.models import create_model, describe_model
 from jaxdeblur.models.layers import Array
+from jaxdeblur.restoring import restore, tiling
+from jaxdeblur.runtime import atomic, remote
+from jaxdeblur.workdir import log, settings
 
 _SHIPPED = Path(__file__).parent / "pretrained"
 
@@ -157,8 +159,6 @@ def load(source: str | os.PathLike[str], *, dtype: Any = None) -> Deblurrer:
 
 
 def _load(source: str | os.PathLike[str]) -> Deblurrer:
-    from jaxdeblur import remote
-
     if remote.is_remote(source):
         with remote.copy(str(source)) as local:
             return _load(local)
@@ -218,8 +218,7 @@ def _load_file(path: Path) -> Deblurrer:
 
 def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) -> None:
     """Raises InputError, naming `source`, unless `variables` are those of the module."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    expected: dict[Any, Any] = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image))
+    expected: dict[Any, Any] = flatten_dict(_needed(module, channels))
     given: dict[Any, Any] = flatten_dict(variables)
     for path in sorted(expected.keys() | given.keys()):
         needed, found = (tree[path].shape if path in tree else None for tree in (expected, given))
@@ -230,23 +229,49 @@ def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) 
             )
 
 
-def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
-    from jaxdeblur import checkpoints, reporting
-    from jaxdeblur import config as configuration
-    from jaxdeblur.data import pipeline
-    from jaxdeblur.state import abstract_state
+def channels_of(module: nn.Module, variables: Any) -> int | None:
+    """The channels of input for which these are a network's variables; None for no number.
 
-    config = configuration.read_config(workdir)
-    module = create_model(config.model, **config.model_kwargs)
+    3 of image mode, 9 of video mode.
+    """
+
+    def shapes(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.shape, tree)
+
+    given = shapes(variables)
+    return next((n for n in (3, 9) if shapes(_needed(module, n)) == given), None)
+
+
+def _needed(module: nn.Module, channels: int) -> Any:
+    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), image)
+
+
+def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
+    from jaxdeblur.workdir import checkpoints  # Orbax takes a second to import
+
+    config = settings.read(workdir)
+    try:
+        module = create_model(config["model"], **config["model_kwargs"])
+        trained_on = f"{config['dataset']}, {{}} steps of batch {config['batch_size']}"
+        seed = config["seed"]
+    except KeyError as error:
+        raise InputError(f"workdir = {str(workdir)!r}: its config.json has no {error}") from error
     if step is None:
-        step = checkpoints.best_step(workdir, reporting.validation_psnr(workdir))
-    state = checkpoints.read_state(workdir, step, abstract_state(config))
-    variables = jax.tree.map(jnp.asarray, state.variables())
+        step = checkpoints.best_step(workdir, log.validation_psnr(workdir))
+    variables = checkpoints.read_variables(workdir, step)
+    channels = channels_of(module, variables)
+    if channels is None:
+        raise InputError(
+            f"workdir = {str(workdir)!r}: the checkpoint of step {step} does not belong to "
+            "the network that its config.json names"
+        )
     card = {
-        "model": config.model,
-        "model_kwargs": config.model_kwargs.to_dict(),
-        "channels": pipeline.input_channels(config),
-        "trained_on": f"{config.dataset}, {int(state.step)} steps of batch {config.batch_size}",
-        "seed": config.seed,
+        "model": config["model"],
+        "model_kwargs": config["model_kwargs"],
+        "channels": channels,
+        "trained_on": trained_on.format(step),
+        "seed": seed,
     }
+    variables = jax.tree.map(jnp.asarray, variables)
     return Deblurrer(module, variables.pop("params"), card, variables)

@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs import atrous_reds_small, quickstart
-from jaxdeblur import cluster, distributed, evaluation, training
-from jaxdeblur.data import pipeline
+from jaxdeblur import evaluation, training
+from jaxdeblur.configs import atrous_reds_small, quickstart
+from jaxdeblur.data import datasets
 from jaxdeblur.errors import InputError
-from jaxdeblur.state import make_parts
+from jaxdeblur.runtime import cluster, distributed
+from jaxdeblur.training.state import make_parts
 
 
 def training_config(**overrides):
@@ -49,7 +50,7 @@ def frames_config(folder, size):
 
 
 def evaluated(config, module, variables):
-    source = pipeline.open_source(config, "val")
+    source = datasets.open_source(config, "val")
     result = evaluation.Evaluator(config, source, module, 9)(variables, num_pictures=2)
     return result
 
@@ -71,7 +72,7 @@ def main(out: Path) -> None:
     if (out / "resumed").exists():  # another number of processes began it
         training.train_and_evaluate(training_config(), out / "resumed")
 
-    module, _, init = make_parts(frames_config(out.parent / "clips", 0), 1)
+    module, _, init = make_parts(frames_config(out.parent / "clips", 0), 1, 9)
     variables = {"params": jax.jit(init)(jax.random.key(0)).params}
     variables = distributed.to_devices(variables, distributed.shardings()[0])
     for name, size in (("frames", 0), ("crops", 16)):

@@ -27,9 +27,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
+from small_runs import state_shapes
 
-from jaxdeblur import checkpoints, config
-from jaxdeblur.state import abstract_state
+from jaxdeblur.workdir import checkpoints, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 240, 10, 60
@@ -171,7 +172,7 @@ def free_port() -> int:
 
 def result(workdir: Path) -> dict[str, object]:
     """A digest of the last checkpoint, and the evaluations."""
-    shapes = abstract_state(config.read_config(workdir))
+    shapes = state_shapes(ConfigDict(settings.read(workdir)))
     state = checkpoints.read_state(workdir, NUM_STEPS, shapes)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(state):

@@ -1,9 +1,7 @@
-import json
-
 import pytest
 
-from configs import atrous_cifar
 from jaxdeblur import config as configuration
+from jaxdeblur.configs import atrous_cifar
 from jaxdeblur.errors import InputError
 
 
@@ -62,39 +60,3 @@ def test_model_fields_are_checked():
     config.model = "carlo_net"
     with pytest.raises(InputError, match=r"carlo_net has no field 'num_(channels|blocks)'"):
         configuration.check(config)
-
-
-def test_workdir_is_claimed_once(tmp_path):
-    config = atrous_cifar.get_config()
-    configuration.check_workdir(tmp_path / "run", config)
-    assert not (tmp_path / "run").exists()
-    configuration.claim_workdir(tmp_path / "run", config)
-    file = tmp_path / "run" / "config.json"
-    assert json.loads(file.read_text())["batch_size"] == 32
-    configuration.check_workdir(tmp_path / "run", config)
-    config.data_dir = "elsewhere"
-    config.shard_state = True
-    configuration.check_workdir(tmp_path / "run", config)
-    before = file.read_bytes()
-    configuration.claim_workdir(tmp_path / "run", config)
-    assert file.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("model_kwargs", {"num_blocks": 2}), ("grad_accum_steps", 2), ("seed", 1)]
-)
-def test_what_changes_the_parameters_must_stay_in_a_workdir(tmp_path, key, value):
-    config = atrous_cifar.get_config()
-    configuration.claim_workdir(tmp_path, config)
-    with config.unlocked():
-        config[key] = value
-    with pytest.raises(InputError, match=rf"holds a run with config.{key} = .* another --workdir"):
-        configuration.check_workdir(tmp_path, config)
-
-
-def test_a_damaged_or_missing_config_is_named(tmp_path):
-    with pytest.raises(InputError, match="holds no run"):
-        configuration.read_config(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="is damaged"):
-        configuration.read_config(tmp_path)

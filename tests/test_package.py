@@ -8,9 +8,8 @@ import jaxdeblur
 
 def test_import_is_light():
     code = (
-        "import sys, time; start = time.monotonic(); import jaxdeblur; "
-        "assert time.monotonic() - start < 2; "
-        "heavy = {'orbax', 'grain', 'tensorflow_datasets', 'matplotlib', 'tensorflow', 'PIL'}; "
+        "import sys; import jaxdeblur; "
+        "heavy = {'jax', 'orbax', 'grain', 'tensorflow', 'tensorflow_datasets', 'PIL'};"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdeblur
-from jaxdeblur import tables
+from jaxdeblur.evaluation import tables
 
 ROOT = Path(__file__).parents[1]
 

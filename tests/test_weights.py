@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxdeblur import tables, weights
+from jaxdeblur import weights
 from jaxdeblur.errors import InputError
+from jaxdeblur.evaluation import tables
 from jaxdeblur.models import create_model
 from jaxdeblur.weights import Deblurrer
 

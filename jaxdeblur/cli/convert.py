@@ -26,14 +26,12 @@ def run_keras(arguments: argparse.Namespace) -> None:
     import jax
 
     from jaxdeblur.convert import from_keras
-    from jaxdeblur.weights import Deblurrer
+    from jaxdeblur.weights import Deblurrer, channels_of
 
     module, params = from_keras(arguments.model_json, arguments.weights_h5)
-    # The first layer alone sees the image: its kernel is [K, K, channels, features].
-    first = params["encoder_0"] if "encoder_0" in params else params["stem"]
     count = sum(x.size for x in jax.tree.leaves(params))
     card = {
-        "channels": first["kernel"].shape[2],
+        "channels": channels_of(module, {"params": params}),
         "source": f"Keras, {Path(arguments.weights_h5).name}",
     }
     _write(Deblurrer(module, params, card), arguments)

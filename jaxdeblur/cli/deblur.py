@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import glob
-import importlib.util
 import logging
 import signal
 import sys
@@ -21,11 +20,10 @@ if TYPE_CHECKING:
 
     from jaxdeblur.media.files import Job
     from jaxdeblur.media.photo import Photo
-    from jaxdeblur.progress import ProgressLine
+    from jaxdeblur.runtime.progress import ProgressLine
 
 DEFAULT_MODEL = "atrous-photo"
 _STREAM = "-"
-_PACKAGES = ("av", "imagecodecs", "PIL", "rich")  # of the extra `media`
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -74,16 +72,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from jaxdeblur import startup
+    from jaxdeblur.runtime import startup
 
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"the package {package} is missing; pip install 'jaxdeblur[media]'")
     startup.keep_freed_memory()  # before JAX starts threads
     startup.use_compilation_cache()
     _check(arguments)
-    from jaxdeblur import cluster
     from jaxdeblur.media import files
+    from jaxdeblur.runtime import cluster
 
     restorer = _Restorer(arguments)
     with restorer.warnings_told(), _tidy_when_terminated():
@@ -101,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses wrong arguments before anything is loaded; makes `tile` what a call takes."""
-    from jaxdeblur.restore import Options
+    from jaxdeblur.restoring.restore import Options
 
     if arguments.tile not in ("auto", "off"):
         if not arguments.tile.isdecimal():
@@ -182,7 +177,7 @@ class _Restorer:
 
     def all(self, jobs: list[Job]) -> int:
         """Restores all files; returns the number of those that failed."""
-        from jaxdeblur.progress import ProgressLine
+        from jaxdeblur.runtime.progress import ProgressLine
 
         failed = 0
         sizes = [_num_pictures(job) for job in jobs]

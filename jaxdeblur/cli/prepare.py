@@ -58,7 +58,7 @@ def run_check(arguments: argparse.Namespace) -> None:
 
 def run_frames(arguments: argparse.Namespace) -> None:
     from jaxdeblur.data import clip_folders, frame_store
-    from jaxdeblur.progress import ProgressLine
+    from jaxdeblur.runtime.progress import ProgressLine
 
     clips = clip_folders.open_folder(arguments.folder, arguments.variant)
     for remark in clip_folders.remarks(clips):

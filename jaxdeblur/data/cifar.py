@@ -9,11 +9,16 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxdeblur.data.patches import SharpImages
+from jaxdeblur.data.source import Kind
 from jaxdeblur.errors import InputError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 NAME, VERSION = "cifar10", "3.0.2"
 
@@ -26,7 +31,7 @@ _TEST_FILES = ["cifar-10-batches-bin/test_batch.bin"]
 _LABELS_FILE = "cifar-10-batches-bin/batches.meta.txt"
 
 
-class Cifar10:
+class Cifar10(SharpImages):
     """The 32x32 images of one split, decoded once (150 MB for all of CIFAR-10).
 
     Args:
@@ -55,7 +60,7 @@ class Cifar10:
                 f"data_dir = {str(data_dir)!r} holds {NAME} in a format that needs TensorFlow; "
                 "make an ArrayRecord copy with `jaxdeblur prepare cifar10 --data-dir DIR`"
             ) from error
-        self.name = f"CIFAR-10 {split}"
+        self.name = self.title = f"CIFAR-10 {split}"
         self._images = np.empty((len(records), 32, 32, 3), np.uint8)
         self.labels: list[str] = []
         for i, record in enumerate(records):
@@ -71,6 +76,17 @@ class Cifar10:
     def smallest_size(self) -> tuple[int, int, str]:
         """Height and width of the smallest image, and its name."""
         return (*self._images.shape[1:3], self.name)
+
+
+def _open(config: ConfigDict, split: str) -> Cifar10:
+    return Cifar10(config.data_dir, split)
+
+
+def _lies_in(folder: str) -> bool:
+    return (Path(folder).expanduser() / NAME).is_dir()
+
+
+KIND = Kind(_open, lies_in=_lies_in)
 
 
 def prepare(

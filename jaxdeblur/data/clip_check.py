@@ -18,7 +18,7 @@ from jaxdeblur.data import frame_store
 from jaxdeblur.data.clip_folders import ClipFiles, examples, find_clips, read_frame, remarks
 from jaxdeblur.data.clips import Clip
 from jaxdeblur.errors import InputError
-from jaxdeblur.progress import ProgressLine
+from jaxdeblur.runtime.progress import ProgressLine
 
 # What a clip's name looks like, and the number of clips and frames of each whole split: of the
 # REDS and GoPro publications (Nah et al., CVPRW 2019 and CVPR 2017).

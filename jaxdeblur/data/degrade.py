@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 from scipy import signal
 
+from jaxdeblur.data.source import Sample
 from jaxdeblur.errors import InputError
 from jaxdeblur.pixels import from_float
 
@@ -76,6 +78,20 @@ class Camera:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"camera.{name} = {value!r} must be from {low:g} to {high:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CameraBlur:
+    """Spoils a patch at random as cameras do; the blur needs a margin around it."""
+
+    camera: Camera
+    margin: ClassVar[int] = MARGIN
+
+    def __call__(self, patch: np.ndarray, index: int, rng: np.random.Generator) -> Sample:
+        """Returns `blurred` and `sharp`, uint8 `[P, P, 3]`, of a patch with its margin."""
+        del index
+        blurred, sharp = degrade(patch, rng, self.camera)
+        return {"sharp": np.ascontiguousarray(sharp), "blurred": np.ascontiguousarray(blurred)}
 
 
 def degrade(

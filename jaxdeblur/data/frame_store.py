@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from jaxdeblur import atomic
 from jaxdeblur.data.clip_folders import ClipFiles, read_frame
 from jaxdeblur.data.clips import Clip, Part
 from jaxdeblur.errors import InputError
+from jaxdeblur.runtime import atomic
 
 _FORMAT = "jaxdeblur frames 1"
 _INDEX = "index.json"

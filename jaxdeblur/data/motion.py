@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -91,7 +92,7 @@ class CameraMotion:
 
     response: Response
     brightness: float
-    margin = MARGIN
+    margin: ClassVar[int] = MARGIN
 
     def __call__(
         self, patch: np.ndarray, index: int, rng: np.random.Generator

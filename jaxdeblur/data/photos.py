@@ -7,11 +7,17 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxdeblur.data.images import SUFFIXES, UNREADABLE, image_files, read_header, read_rgb
+from jaxdeblur.data.patches import SharpImages
+from jaxdeblur.data.source import Kind
 from jaxdeblur.errors import InputError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +30,7 @@ _SKIMAGE_FILES = {
 _CACHE_BYTES = 2**30  # decoded photographs kept in memory
 
 
-class Photos:
+class Photos(SharpImages):
     """Photographs of any size as a sequence of uint8 `[H, W, 3]` RGB arrays.
 
     The files' headers are read at once. A file that is no readable image is left out, and one
@@ -33,13 +39,14 @@ class Photos:
     Args:
       files: paths of the image files.
       name: what to call them in messages.
+      title: what to call them in tables of results; by default the name.
 
     Raises:
       InputError: none of the files is a readable image.
     """
 
-    def __init__(self, files: Sequence[Path], name: str):
-        self.name = name
+    def __init__(self, files: Sequence[Path], name: str, title: str = ""):
+        self.name, self.title = name, title or name
         self._files: list[Path] = []
         self._sizes: list[tuple[int, int]] = []
         self._damaged: set[int] = set()
@@ -105,16 +112,17 @@ def photo_folder(data_dir: str | os.PathLike[str], split: str) -> Photos:
         split = "val"
     if (root / "train").is_dir():
         files = image_files(root / split) if (root / split).is_dir() else []
-        where = str(root / split)
+        where, title = str(root / split), f"photos {split}"
     else:
         files = [f for i, f in enumerate(image_files(root)) if (i % 10 == 9) == (split != "train")]
-        where = f"{root} ({split}: every tenth file is held out)"
+        remark = f"({split}: every tenth file is held out)"
+        where, title = f"{root} {remark}", f"photos {remark}"
     if not files:
         raise InputError(
             f"{where} holds no images; put {', '.join(SUFFIXES)} files there (at least 10, or "
             "subfolders train and val)"
         )
-    return Photos(files, where)
+    return Photos(files, where, title)
 
 
 def skimage_photos(split: str) -> Photos:
@@ -124,3 +132,16 @@ def skimage_photos(split: str) -> Photos:
     folder = Path(skimage.__file__).parent / "data"
     names = _SKIMAGE_FILES["train" if split == "train" else "val"]
     return Photos([folder / name for name in names], f"scikit-image {split} photographs")
+
+
+def _open_folder(config: ConfigDict, split: str) -> Photos:
+    return photo_folder(config.data_dir, split)
+
+
+def _open_skimage(config: ConfigDict, split: str) -> Photos:
+    del config
+    return skimage_photos(split)
+
+
+FOLDER = Kind(_open_folder, lies_in=lambda folder: Path(folder).expanduser().is_dir())
+SKIMAGE = Kind(_open_skimage)

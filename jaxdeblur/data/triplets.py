@@ -1,9 +1,9 @@
 """Samples of clips: three blurred frames `[P, P, 9]` and the sharp one in the middle `[P, P, 3]`.
 
-The published training sample of REDS (Sim & Kim, CVPRW 2019, and
-github.com/FrancescoBonzi/DeblurringDeepLearningProject): one random square of the three frames and
-the sharp one, made brighter or darker, mirrored and turned all alike; only the previous and the
-next frame are moved a little in opposite directions.
+The published training sample of REDS (Sim & Kim, CVPRW 2019; Mancini & Simonati, "Deep Image
+Deblurring", University of Bologna, 2020): one random square of the three frames and the sharp one,
+made brighter or darker, mirrored and turned all alike; only the previous and the next frame are
+moved a little in opposite directions.
 """
 
 from __future__ import annotations

@@ -30,10 +30,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdeblur.atomic import replacing
 from jaxdeblur.errors import InputError
 from jaxdeblur.media import pillow, png, tiff
 from jaxdeblur.media.metadata import Metadata
+from jaxdeblur.runtime.atomic import replacing
 
 SUFFIXES: tuple[str, ...] = tuple(pillow.FORMATS)
 """Ends of the names of files that can be read and written, in lower case."""

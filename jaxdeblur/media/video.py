@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdeblur.atomic import replacing
 from jaxdeblur.errors import InputError
 from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened, rgb_converter
 from jaxdeblur.media.encoding import MUXERS, Writer
+from jaxdeblur.runtime.atomic import replacing
 
 SUFFIXES: tuple[str, ...] = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"),

@@ -70,9 +70,10 @@ class AtrousNet(nn.Module):
       dtype: type of the arithmetic; parameters stay float32.
 
     References:
-      "ATROUS_NET" of github.com/FrancescoBonzi/DeblurringDeepLearningProject; Yu & Koltun,
-      "Multi-Scale Context Aggregation by Dilated Convolutions", ICLR 2016; for `zero_init`, Zhang
-      et al., "Fixup Initialization", ICLR 2019.
+      "ATROUS_NET" of Mancini & Simonati, "Deep Image Deblurring", University of Bologna, 2020
+      (github.com/MarcelloSimonati/DeepImageDeblurring); Yu & Koltun, "Multi-Scale Context
+      Aggregation by Dilated Convolutions", ICLR 2016; for `zero_init`, Zhang et al., "Fixup
+      Initialization", ICLR 2019.
     """
 
     size_multiple: ClassVar[int] = 2

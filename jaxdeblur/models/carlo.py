@@ -26,8 +26,9 @@ class CarloNet(nn.Module):
       dtype: type of the arithmetic; parameters stay float32.
 
     References:
-      "CARLO_NET" of github.com/FrancescoBonzi/DeblurringDeepLearningProject; for `he_init`, He et
-      al., "Delving Deep into Rectifiers", ICCV 2015.
+      "CARLO_NET" of Mancini & Simonati, "Deep Image Deblurring", University of Bologna, 2020
+      (github.com/MarcelloSimonati/DeepImageDeblurring); for `he_init`, He et al., "Delving Deep
+      into Rectifiers", ICCV 2015.
     """
 
     size_multiple: ClassVar[int] = 1

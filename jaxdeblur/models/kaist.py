@@ -10,14 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
-from jaxdeblur.models.convolutions import adaptive_convolve
-from jaxdeblur.models.layers import (
-    Conv,
-    ConvTranspose,
-    check_input,
-    current_frame,
-    leaky_relu,
-)
+from jaxdeblur.convolutions import adaptive_convolve
+from jaxdeblur.models.layers import Conv, ConvTranspose, check_input, current_frame, leaky_relu
 
 
 class DownUp(nn.Module):
@@ -79,8 +73,9 @@ class KaistNet(nn.Module):
 
     References:
       Sim & Kim, "A Deep Motion Deblurring Network Based on Per-Pixel Adaptive Kernels With
-      Residual Down-Up and Up-Down Modules", CVPRW 2019; the variant published as "KAIST_NET" in
-      github.com/FrancescoBonzi/DeblurringDeepLearningProject.
+      Residual Down-Up and Up-Down Modules", CVPRW 2019; the variant published as "KAIST_NET" by
+      Mancini & Simonati, "Deep Image Deblurring", University of Bologna, 2020
+      (github.com/MarcelloSimonati/DeepImageDeblurring).
     """
 
     size_multiple: ClassVar[int] = 8

@@ -14,8 +14,8 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 
+from jaxdeblur.convolutions import Padding, convolve, transposed_convolve
 from jaxdeblur.errors import InputError
-from jaxdeblur.models.convolutions import Padding, convolve, transposed_convolve
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 

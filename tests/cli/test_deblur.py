@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from jaxdeblur import cli, create_model, startup, weights
+from jaxdeblur import cli, create_model, weights
+from jaxdeblur.runtime import startup
 
 PLUS = 10
 
@@ -351,7 +352,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, deblur, monkeypatch):
 
 
 def test_sigterm_leaves_nothing_behind(tmp_path, deblur, monkeypatch):
-    from jaxdeblur import atomic
+    from jaxdeblur.runtime import atomic
 
     source = save(tmp_path / "photo.png")
     monkeypatch.setattr(atomic.os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGTERM))

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_training import assert_equal_states, flags, tiny_config
+from small_runs import assert_equal_states, flags, tiny_config
 
 import jaxdeblur
 

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from flax.traverse_util import flatten_dict
 
-from configs import default
-from jaxdeblur import cluster
+from jaxdeblur.configs import default
+from jaxdeblur.runtime import cluster
 
 ROOT = Path(__file__).parents[2]
+SOURCES = ("jaxdeblur/cli/train.py", "jaxdeblur/runtime/cluster.py")  # where the flags are
 SBATCH = ROOT / "cluster" / "slurm" / "train.sbatch"
 JOBSET = ROOT / "cluster" / "kubernetes" / "jobset.yaml"
 RECIPES = [SBATCH, JOBSET, ROOT / "cluster" / "mpi.md", ROOT / "cluster" / "tpu.md"]
@@ -60,8 +61,8 @@ def preempted_status(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_flags_configurations_and_extras_exist(recipe):
-    sources = "".join((ROOT / x).read_text() for x in ("train.py", "jaxdeblur/cluster.py"))
-    known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', sources))
+    sources = "".join((ROOT / x).read_text() for x in SOURCES)
+    known = {"config", *re.findall(r'DEFINE_\w+\(\s*"(\w+)"', sources)}
     keys = flatten_dict(default.get_config().to_dict(), sep=".")
     found = flags_of(recipe)
     assert {"config", "workdir"} <= found

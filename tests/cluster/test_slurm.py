@@ -6,7 +6,7 @@ from pathlib import Path
 
 import one_node_slurm
 import pytest
-from test_training import assert_equal_states, flags, metrics_lines, tiny_config
+from small_runs import assert_equal_states, flags, metrics_lines, tiny_config
 
 import jaxdeblur
 

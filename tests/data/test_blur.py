@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import skimage.data
 
-from jaxdeblur.data.blur import gaussian_blur, gaussian_kernel, kernel_radius, make_pair
+from jaxdeblur.data.blur import (
+    gaussian_blur,
+    gaussian_kernel,
+    kernel_radius,
+    make_pair,
+    stratified_sigmas,
+)
 
 SIGMAS = np.linspace(0, 3, 151)[1:].astype(np.float32)
 
@@ -127,3 +133,38 @@ def test_blurred_frames_are_made_brighter_with_the_sharp_one():
 def test_a_bound_of_zero_is_no_blur():
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
     np.testing.assert_array_equal(blur(images, np.zeros(2, np.float32), 0.0), images)
+
+
+# Sigmas.
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 16])
+def test_each_repeat_draws_from_its_own_part(repeats):
+    drawn = stratified_sigmas(200, repeats, (0.0, 3.0), seed=5)
+    assert drawn.shape == (repeats, 200)
+    assert drawn.dtype == np.float32
+    width = 3.0 / repeats
+    for r, row in enumerate(drawn):
+        assert (row >= np.float32(r * width)).all()
+        assert (row <= np.float32((r + 1) * width)).all()
+        # Uniform: the quarters of 200 values hold about 50 each.
+        quarters = np.histogram(row, 4, (r * width, (r + 1) * width))[0]
+        assert (abs(quarters - 50) < 25).all()
+
+
+def test_repeats_draw_independently():
+    drawn = stratified_sigmas(500, 2, (0.0, 2.0), seed=0) - np.array([[0], [1]])
+    assert abs(np.corrcoef(drawn)[0, 1]) < 0.15
+
+
+def test_sigmas_are_a_function_of_the_seed():
+    first = stratified_sigmas(50, 3, (0.0, 3.0), seed=1)
+    np.testing.assert_array_equal(first, stratified_sigmas(50, 3, (0.0, 3.0), seed=1))
+    assert (first != stratified_sigmas(50, 3, (0.0, 3.0), seed=2)).all()
+
+
+def test_sigma_of_an_image_does_not_depend_on_how_many_follow():
+    many = stratified_sigmas(100, 4, (0.0, 3.0), seed=1)
+    for count in (1, 7, 99):
+        few = stratified_sigmas(count, 4, (0.0, 3.0), seed=1)
+        np.testing.assert_array_equal(few, many[:, :count])

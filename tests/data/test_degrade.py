@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import atrous_photos
+from jaxdeblur.configs import atrous_photos
 from jaxdeblur.data import degrade, photos, pipeline
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.errors import InputError
@@ -223,11 +223,3 @@ def test_training_gets_pairs_of_the_same_place():
     np.testing.assert_array_equal(np.rint(sharp * 255), batch["sharp"])
     for one, other in zip(batch["blurred"], batch["sharp"], strict=True):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.5
-
-
-def test_the_margin_is_reflected_where_the_image_ends():
-    image = noise(20, 30, 3)
-    padded = np.pad(image, ((5, 5), (5, 5), (0, 0)), mode="reflect")
-    for top, left in ((0, 0), (12, 22), (6, 9)):
-        expected = padded[top : top + 18, left : left + 18]
-        np.testing.assert_array_equal(pipeline._cut(image, top, left, 8, 5), expected)

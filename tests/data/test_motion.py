@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import atrous_reds_small
-from jaxdeblur.data import degrade, motion, pipeline
+from jaxdeblur.configs import atrous_reds_small
+from jaxdeblur.data import clip_source, datasets, degrade, motion, pipeline
 from jaxdeblur.errors import InputError
 
 M = motion.MARGIN
@@ -126,7 +126,7 @@ class Stills:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_samples_is_photographs(share):
-    sample = pipeline.MixedSample(lambda index, rng: {"frame": index}, Stills(), share)
+    sample = clip_source.MixedSample(lambda index, rng: {"frame": index}, Stills(), share)
     samples = [sample(5, rng(seed)) for seed in range(500)]
     taken = [x["photo"] for x in samples if "photo" in x]
     assert len(taken) / 500 == pytest.approx(share, abs=0.07)
@@ -146,7 +146,7 @@ def test_training_mixes_clips_and_photographs(tmp_path):
     config = atrous_reds_small.get_config()
     config.data_dir, config.photo_dir = str(tmp_path / "clips"), str(tmp_path / "photos")
     config.patch_size, config.batch_size = 32, 16
-    source = pipeline.open_source(config, "train")
+    source = datasets.open_source(config, "train")
     batch = next(pipeline.training_batches(config, source))
     assert batch["blurred"].shape == (16, 32, 32, 9)
     assert batch["sharp"].shape == (16, 32, 32, 3)
@@ -157,4 +157,4 @@ def test_training_mixes_clips_and_photographs(tmp_path):
         assert abs(blurred.mean() - sharp.mean()) < 12
     config.patch_size = 64
     with pytest.raises(InputError, match=r"patch_size = 64 is larger than .*40x40 pixels"):
-        pipeline._training_sample(config, source)
+        source.training_sample(config)

@@ -194,7 +194,7 @@ def test_scikit_images_photographs_are_split_four_to_two():
 
 def test_photographs_for_training_are_all_readable(shared_data, caplog):
     source = photos.photo_folder(shared_data / "photos", "train")
-    assert len(source) == 200 + 100 + 80 + 18
+    assert len(source) == 200 + 100 + 80 + 18 + 88
     assert len(photos.photo_folder(shared_data / "photos", "val")) == 100
     height, width, name = source.smallest_size()
     with Image.open(name) as image:

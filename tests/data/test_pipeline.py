@@ -1,120 +1,12 @@
 import collections
 import contextlib
-import itertools
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from positions import Positions, assert_same_batches, indices, make_config, sigmas, take, train
 
-from configs import default
 from jaxdeblur.data import pipeline
-from jaxdeblur.errors import InputError
-
-
-class Positions:
-    """Images whose pixels say which image, row and column they are of."""
-
-    name = "positions"
-
-    def __init__(self, count, height=11, width=14):
-        rows, columns = np.mgrid[:height, :width]
-        self._images = [
-            np.stack([np.full_like(rows, i), rows, columns], axis=-1).astype(np.uint8)
-            for i in range(count)
-        ]
-        self.labels = [str(i) for i in range(count)]
-
-    def __len__(self):
-        return len(self._images)
-
-    def __getitem__(self, index):
-        return self._images[index]
-
-    def smallest_size(self):
-        return (*self._images[0].shape[:2], self.name)
-
-
-def make_config(**values):
-    config = default.get_config()
-    config.update({"patch_size": 5, "eval_patch_size": 4, "batch_size": 4, "seed": 3} | values)
-    return config
-
-
-def take(iterator, count):
-    return list(itertools.islice(iterator, count))
-
-
-def train(config, source, count, first_step=0):
-    """The first training batches; closed, as an iterator reads ahead in threads."""
-    batches = pipeline.training_batches(config, source, first_step)
-    try:
-        return take(batches, count)
-    finally:
-        batches.close()
-
-
-def indices(batches):
-    return [int(patch[0, 0, 0]) for batch in batches for patch in batch["sharp"]]
-
-
-def sigmas(batches):
-    return np.concatenate([batch["sigma"] for batch in batches])
-
-
-def assert_same_batches(a, b):
-    for x, y in zip(a, b, strict=True):
-        assert x.keys() == y.keys()
-        for key in x:
-            np.testing.assert_array_equal(x[key], y[key])
-
-
-def turns(patch):
-    """The eight ways to lay a square patch, the mirrored ones last."""
-    return [np.rot90(p, k) for p in (patch, patch[:, ::-1]) for k in range(4)]
-
-
-def crop_under(patch, image):
-    """The part of the image from which a patch was cut, found by its pixels' positions."""
-    size = len(patch)
-    top, left = patch[..., 1].min(), patch[..., 2].min()
-    return image[top : top + size, left : left + size]
-
-
-# Sigmas.
-
-
-@pytest.mark.parametrize("repeats", [1, 2, 16])
-def test_each_repeat_draws_from_its_own_part(repeats):
-    drawn = pipeline.stratified_sigmas(200, repeats, (0.0, 3.0), seed=5)
-    assert drawn.shape == (repeats, 200)
-    assert drawn.dtype == np.float32
-    width = 3.0 / repeats
-    for r, row in enumerate(drawn):
-        assert (row >= np.float32(r * width)).all()
-        assert (row <= np.float32((r + 1) * width)).all()
-        # Uniform: the quarters of 200 values hold about 50 each.
-        quarters = np.histogram(row, 4, (r * width, (r + 1) * width))[0]
-        assert (abs(quarters - 50) < 25).all()
-
-
-def test_repeats_draw_independently():
-    drawn = pipeline.stratified_sigmas(500, 2, (0.0, 2.0), seed=0) - np.array([[0], [1]])
-    assert abs(np.corrcoef(drawn)[0, 1]) < 0.15
-
-
-def test_sigmas_are_a_function_of_the_seed():
-    first = pipeline.stratified_sigmas(50, 3, (0.0, 3.0), seed=1)
-    np.testing.assert_array_equal(first, pipeline.stratified_sigmas(50, 3, (0.0, 3.0), seed=1))
-    assert (first != pipeline.stratified_sigmas(50, 3, (0.0, 3.0), seed=2)).all()
-
-
-def test_sigma_of_an_image_does_not_depend_on_how_many_follow():
-    many = pipeline.stratified_sigmas(100, 4, (0.0, 3.0), seed=1)
-    for count in (1, 7, 99):
-        few = pipeline.stratified_sigmas(count, 4, (0.0, 3.0), seed=1)
-        np.testing.assert_array_equal(few, many[:, :count])
-
 
 # Training.
 
@@ -194,49 +86,6 @@ def test_batches_from_a_step_on_are_those_of_a_run_that_reached_it(position):
         expected = take(batches, 4)
     with contextlib.closing(pipeline.training_batches(config, Positions(9), position)) as resumed:
         assert_same_batches(take(resumed, 4), expected)
-
-
-def patches_and_turns(count=5, **values):
-    """Patches of one source, and for each which of the eight turns of its crop it is."""
-    source = Positions(7)
-    batches = train(make_config(batch_size=48, **values), source, count)
-    patches = [patch for batch in batches for patch in batch["sharp"]]
-    kinds = []
-    for patch in patches:
-        image = source[patch[0, 0, 0]]
-        candidates = turns(crop_under(patch, image))
-        kinds.append(next(i for i, x in enumerate(candidates) if np.array_equal(x, patch)))
-    return patches, kinds
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({}, {0}),
-        ({"flip": True}, {0, 4}),
-        ({"rotate": True}, {0, 1, 2, 3}),
-        ({"flip": True, "rotate": True}, set(range(8))),
-    ],
-    ids=["none", "flip", "rotate", "both"],
-)
-def test_patches_are_crops_turned_as_configured(values, expected):
-    _, kinds = patches_and_turns(**values)
-    counts = collections.Counter(kinds)
-    assert set(counts) == expected
-    assert min(counts.values()) > len(kinds) / len(expected) / 2
-
-
-def test_patches_come_from_everywhere():
-    patches, _ = patches_and_turns(count=14)
-    corners = {tuple(map(int, patch[0, 0, 1:])) for patch in patches}
-    assert corners == set(itertools.product(range(11 - 5 + 1), range(14 - 5 + 1)))
-
-
-def test_patch_as_large_as_the_image_is_the_image():
-    source = Positions(5, 6, 6)
-    batch = train(make_config(patch_size=6), source, 1)[0]
-    for patch in batch["sharp"]:
-        np.testing.assert_array_equal(patch, source[patch[0, 0, 0]])
 
 
 def of_each_process(monkeypatch, count, make):
@@ -337,52 +186,3 @@ def test_evaluation_does_not_depend_on_the_batch_size():
         samples.append(np.concatenate([b["sigma"][:count] for b, count in batches]))
     np.testing.assert_array_equal(samples[0], samples[1])
     np.testing.assert_array_equal(samples[0], samples[2])
-
-
-@pytest.mark.parametrize(
-    ("size", "rows", "columns"), [(4, (3, 7), (5, 9)), (5, (3, 8), (4, 9)), (11, (0, 11), (1, 12))]
-)
-def test_evaluated_patch_is_the_centre(size, rows, columns):
-    config = make_config(eval_patch_size=size, eval_batch_size=2)
-    [(batch, _)] = pipeline.evaluation_batches(config, Positions(2))
-    for i, patch in enumerate(batch["sharp"]):
-        np.testing.assert_array_equal(patch, Positions(2)[i][slice(*rows), slice(*columns)])
-
-
-# Sources.
-
-
-def save_photo(path, height, width):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(path)
-
-
-@pytest.mark.parametrize(("split", "key"), [("train", "patch_size"), ("val", "eval_patch_size")])
-def test_patch_larger_than_a_photograph_names_key_and_file(tmp_path, split, key):
-    save_photo(tmp_path / split / "large.png", 90, 90)
-    save_photo(tmp_path / split / "small.png", 80, 40)
-    (tmp_path / "train").mkdir(exist_ok=True)
-    fitting = {"dataset": "photos", "data_dir": str(tmp_path), "patch_size": 8}
-    fitting |= {"eval_patch_size": 8, key: 40}
-    assert len(pipeline.open_source(make_config(**fitting), split)) == 2
-    with pytest.raises(InputError, match=rf"^{key} = 41 .*small\.png.*80x40"):
-        pipeline.open_source(make_config(**(fitting | {key: 41})), split)
-
-
-def test_dataset_decides_the_source(tmp_path, shared_data):
-    source = pipeline.open_source(make_config(dataset="skimage"), "val")
-    assert source.labels == ["chelsea.png", "coffee.png"]
-    source = pipeline.open_source(make_config(data_dir=str(shared_data / "tfds")), "test")
-    assert len(source) == 500
-    with pytest.raises(InputError, match=r"eval_patch_size = 33 .*CIFAR-10 test.*32x32"):
-        pipeline.open_source(
-            make_config(data_dir=str(shared_data / "tfds"), eval_patch_size=33), "test"
-        )
-
-
-def test_devices_get_the_whole_batch():
-    batch = train(make_config(), Positions(8), 1)[0]
-    sharding = jax.NamedSharding(jax.sharding.Mesh(jax.devices(), ("data",)), jax.P("data"))
-    placed = pipeline.to_devices(batch, sharding)
-    assert all(isinstance(x, jax.Array) for x in placed.values())
-    assert_same_batches([batch], [jax.device_get(placed)])

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import atrous_reds
-from jaxdeblur.data import pipeline
-from jaxdeblur.data.clips import Clip, Clips
+from jaxdeblur.configs import atrous_reds
+from jaxdeblur.data import datasets, pipeline
+from jaxdeblur.data.clip_source import ClipSource
+from jaxdeblur.data.clips import Clip
 from jaxdeblur.data.triplets import TripletSample
 
 SIZE = (40, 48)
@@ -30,7 +31,7 @@ def make_source(*lengths):
         Clip("train", f"{c:03}", tuple(f"{f:08}" for f in range(count)), SIZE)
         for c, count in enumerate(lengths)
     ]
-    return Clips("positions", clips, lambda parts: [position(part) for part in parts])
+    return ClipSource("positions", clips, lambda parts: [position(part) for part in parts])
 
 
 def make_samples(count, source=None, **changes):
@@ -194,15 +195,15 @@ def test_evaluation_takes_one_crop_of_each_frame_always_the_same():
     np.testing.assert_array_equal(again["blurred"], first["blurred"])
 
 
-def test_a_whole_frame_is_a_batch_of_one():
+def test_a_whole_frame_is_a_sample():
     source = make_source(1, 2)
     for i, number in enumerate([0, 20, 21]):
-        batch = pipeline.evaluation_frame(source, i)
-        assert batch["blurred"].shape == (1, *SIZE, 9)
-        previous, current, following, sharp = frames({name: x[0] for name, x in batch.items()})
+        sample = source.whole_sample(i)
+        assert sample["blurred"].shape == (*SIZE, 9)
+        previous, current, following, sharp = frames(sample)
         for frame in (previous, current, following):
             np.testing.assert_array_equal(frame[..., 1:], sharp[..., 1:])
-        assert numbers([batch]) == [number]
+        assert sharp[0, 0, 0] == number
         assert (current[..., 0] == 100 + number).all()
         assert tuple(sharp[-1, -1, 1:]) == (SIZE[0] - 1, SIZE[1] - 1)
 
@@ -217,10 +218,10 @@ def test_a_patch_larger_than_the_frames_is_refused(tmp_path):
         Image.new("RGB", (48, 40)).save(tmp_path / "train" / kind / "lake" / "1.png")
     config = make_config(data_dir=str(tmp_path), patch_size=64)
     with pytest.raises(InputError, match=r"no clips for 'train'"):
-        pipeline.open_source(config, "train")  # the only clip is held out
+        datasets.open_source(config, "train")  # the only clip is held out
     for kind in ("sharp", "blur"):
         (tmp_path / "train" / kind / "lake").rename(tmp_path / "train" / kind / "a")
         (tmp_path / "val" / kind / "lake").mkdir(parents=True)
         Image.new("RGB", (48, 40)).save(tmp_path / "val" / kind / "lake" / "1.png")
     with pytest.raises(InputError, match=r"patch_size = 64 .* train/a \(40x48 pixels\)"):
-        pipeline.open_source(config, "train")
+        datasets.open_source(config, "train")

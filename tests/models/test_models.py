@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from jaxdeblur.convolutions import SWITCH
 from jaxdeblur.errors import InputError
-from jaxdeblur.models import PRESETS, AtrousBlock, convolutions, create_model, describe_model
+from jaxdeblur.models import PRESETS, AtrousBlock, create_model, describe_model
 
 # Small fields of each network, and its smallest image.
 SMALL = {
@@ -374,7 +375,7 @@ def test_zero_init_starts_as_the_identity():
 def test_reach_is_how_far_a_pixel_is_felt(monkeypatch, name, fields, size):
     # What is not a number stays none through every operation. Not through the CPU's formulation,
     # though, whose tiles add and subtract what cancels.
-    monkeypatch.setattr(convolutions, "_by_platform", lambda _, compiled, *x: compiled(*x))
+    monkeypatch.setenv(SWITCH, "compiler")
     jax.clear_caches()
     module = create_model(name, **fields)
     variables = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -1,0 +1,130 @@
+"""Clips as a source: three blurred frames for each sharp one, from a folder or a store of frames.
+
+REDS, GoPro and one's own clips differ in their titles alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from jaxdeblur.data import clip_folders, clips, frame_store, motion, photos, triplets
+from jaxdeblur.data.patches import PatchSample
+from jaxdeblur.data.source import EvaluationSample, Kind, Sample, TrainingSample, check_fits
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+_log = logging.getLogger(__name__)
+
+
+class ClipSource(clips.Clips):
+    """The frames of one split's clips; see `source.Source`."""
+
+    num_frames: ClassVar[int] = 3
+
+    def __init__(self, name: str, clips: Sequence[clips.Clip], read: clips.Read):
+        super().__init__(name, clips, read)
+        self.title = name
+
+    def training_sample(self, config: ConfigDict) -> TrainingSample:
+        """Random triplets; a share of them of photographs past which a camera moves."""
+        size, changes = config.patch_size, (config.flip, config.rotate)
+        frames = triplets.TripletSample(self, size, *changes, config.brightness, config.frame_shift)
+        if not config.photo_dir:
+            return frames
+        path = config.camera_response
+        response = motion.read_response(path) if path else motion.srgb_response()
+        camera = motion.CameraMotion(response, config.brightness)
+        stills = photos.photo_folder(config.photo_dir, "train")
+        check_fits(stills, size, "patch_size")
+        return MixedSample(frames, PatchSample(stills, camera, size, *changes), config.photo_share)
+
+    def evaluation_sample(self, config: ConfigDict) -> EvaluationSample:
+        """A random square of each frame and repeat, always the same for the seed."""
+
+        def sample(index: int, repeat: int) -> Sample:
+            rng = np.random.default_rng([config.seed + 1, repeat, index])
+            window = triplets.random_window(self.size(index), config.eval_patch_size, rng)
+            blurred, sharp = self.triplet(index, window)
+            return {"blurred": blurred, "sharp": sharp}
+
+        return sample
+
+    def whole_sample(self, index: int) -> Sample:
+        """A whole frame."""
+        blurred, sharp = self.triplet(index, triplets.whole_window(self.size(index)))
+        return {"blurred": blurred, "sharp": sharp}
+
+    def protocol(self, config: ConfigDict) -> str:
+        """See `source.Source`."""
+        size, repeats = config.eval_patch_size, config.eval_repeats
+        if not size:
+            return "whole frames"
+        times = f", {repeats} of each frame" if repeats > 1 else ", one of each frame"
+        return f"random {size}x{size} crops{times}, seed {config.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedSample:
+    """Takes a share of the samples from photographs, the others from clips."""
+
+    frames: triplets.TripletSample
+    photos: PatchSample
+    photo_share: float
+
+    def __call__(self, index: int, rng: np.random.Generator) -> Sample:
+        if rng.random() < self.photo_share:
+            return self.photos(int(rng.integers(len(self.photos.source))), rng)
+        return self.frames(index, rng)
+
+
+def kind(title: str) -> Kind:
+    """A dataset of clips of that title."""
+
+    def open_split(config: ConfigDict, split: str) -> ClipSource:
+        return open_clips(config.data_dir, split, config.blur_variant, title)
+
+    return Kind(open_split, has_whole=True, lies_in=_lies_in)
+
+
+def open_clips(data_dir: str, split: str, variant: str, title: str) -> ClipSource:
+    """Opens one split of a folder of frames, or of a store made from one.
+
+    Args:
+      data_dir: the folder or the store.
+      split: see `clips.choose`.
+      variant: which blurred frames, such as "blur" or "blur_jpeg".
+      title: what to call the dataset.
+
+    Raises:
+      InputError: no such folder, clips that are not whole, or none for the split.
+    """
+    read: clips.Read
+    if frame_store.is_store(data_dir):
+        index = frame_store.open_store(data_dir, variant)
+        if index.missing:
+            _log.warning("%s: %d clips are not stored yet", data_dir, index.missing)
+        chosen = clips.choose(index.clips, split, data_dir)
+        read = frame_store.StoreReader(data_dir, chosen)
+    else:
+        chosen = clips.choose(clip_folders.open_folder(data_dir, variant), split, data_dir)
+        for remark in clip_folders.remarks(chosen):
+            _log.warning("%s, %s: %s", data_dir, split, remark)
+        read = clip_folders.FolderReader(chosen)
+    splits = sorted({clip.split or "clips" for clip in chosen})
+    return ClipSource(f"{title} {' and '.join(splits)} ({variant})", chosen, read)
+
+
+def _lies_in(folder: str) -> bool:
+    """A store, or a folder with one of sharp frames in it."""
+    if frame_store.is_store(folder):
+        return True
+    names = (name for _, folders, _ in os.walk(Path(folder).expanduser()) for name in folders)
+    return any(name.split("_")[-1] == "sharp" for name in names)

@@ -1,1 +1,0 @@
-"""The sections of `jaxdeblur doctor`, a file each; `lines` of each tells what it finds."""

@@ -1,0 +1,1 @@
+"""Restoring pictures of any size with a network: in tiles, at several scales, if plausible."""

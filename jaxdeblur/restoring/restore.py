@@ -1,0 +1,232 @@
+"""Restores pictures of any size: in tiles, at several scales, and only what is plausible."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxdeblur.convolutions import shares
+from jaxdeblur.errors import InputError
+from jaxdeblur.models.layers import current_frame
+from jaxdeblur.pixels import from_float, to_float
+from jaxdeblur.restoring import tiling
+from jaxdeblur.restoring.plausible import implausible
+from jaxdeblur.restoring.scales import bands, restore_scales
+from jaxdeblur.runtime.startup import inference_options
+
+_log = logging.getLogger(__name__)
+
+# A network's temporary arrays, in units of its widest layer's output: 5 to 15 by XLA's count (the
+# `memory_analysis` of a call compiled for 256x256 to 768x768), CARLO_NET's most.
+_LAYERS_ALIVE = 15
+_DEFAULT_BYTES = 4 * 2**30  # where the device does not tell how much it has
+_MEMORY_SHARE = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to restore.
+
+    Attributes:
+      tile: side of square tiles in pixels, "auto" for tiles that fit the memory, "off" for none.
+      self_ensemble: average over the picture's 8 flips and turns; takes 8 times as long.
+      strength: 0 gives the blurred picture back, 1 the restored one, in between a mixture.
+      scales: how many times the picture is shrunk for further passes, in order; see
+        `scales.restore_scales`.
+    """
+
+    tile: tiling.Tile = "auto"
+    self_ensemble: bool = False
+    strength: float = 1.0
+    scales: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if not (self.tile in ("auto", "off") or (type(self.tile) is int and self.tile > 0)):
+            raise InputError(f"tile = {self.tile!r} must be 'auto', 'off' or a number of pixels")
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"strength = {self.strength!r} must be between 0 and 1")
+        if not all(type(scale) is int and scale > 1 for scale in self.scales):
+            raise InputError(f"scales = {self.scales!r} must be whole numbers above 1, such as 4")
+
+
+def restore(
+    module: nn.Module,
+    variables: Any,
+    blurred: np.ndarray,
+    options: Options,
+    limits: Mapping[str, float],
+) -> np.ndarray:
+    """Restores one picture or a batch.
+
+    Args:
+      module: the network.
+      variables: its variables.
+      blurred: `[H, W, C]` or `[B, H, W, C]` of any size; uint8, uint16, or float in [0, 1].
+      options: how to restore.
+      limits: see `plausible.implausible`.
+
+    Returns:
+      The restored pictures with 3 channels, clipped, of the input's type. A tile whose result is
+      implausible is the input's, and a warning is logged that names it.
+
+    Raises:
+      InputError: scales for a network of video mode.
+    """
+    if not options.scales:
+        return _restore_tiles(module, variables, blurred, options, limits)
+    if blurred.shape[-1] != 3:
+        raise InputError(
+            f"scales = {options.scales} are for networks of image mode; this one sees three frames"
+        )
+    full = dataclasses.replace(options, strength=1.0, scales=())
+
+    def once(picture):
+        return _restore_tiles(module, variables, picture, full, limits)
+
+    restored = restore_scales(once, blurred, options.scales)
+    if options.strength < 1:
+        for rows in bands(blurred.shape[-3]):
+            before, after = to_float(blurred[..., rows, :, :]), to_float(restored[..., rows, :, :])
+            mixed = before + options.strength * (after - before)
+            restored[..., rows, :, :] = from_float(mixed, blurred.dtype)
+    return restored
+
+
+def _restore_tiles(
+    module: nn.Module,
+    variables: Any,
+    blurred: np.ndarray,
+    options: Options,
+    limits: Mapping[str, float],
+) -> np.ndarray:
+    """Restores pictures at their own size; see `restore`."""
+    single = blurred.ndim == 3
+    pictures = blurred[None] if single else blurred
+    restored = np.empty((*pictures.shape[:3], 3), blurred.dtype)
+    if not restored.size:
+        return restored[0] if single else restored
+    budget = pixels_at_once(module, blurred.shape[-1])
+    cut = {"turned": options.self_ensemble, "single": single, "budget": budget}
+    plan = tiling.plan(module, pictures.shape[1:3], options.tile, **cut)
+    tiles = list(itertools.product(range(len(pictures)), plan.rows, plan.columns))
+    at_once = 1 if single else max(min(len(tiles), budget // math.prod(plan.shape)), 1)
+    devices = jax.local_device_count()
+    widths = plan.shape if options.self_ensemble else plan.shape[1:]  # turned, a tile's height too
+    divisible = all(shares.fit(module, width, devices) for width in widths)
+    if len(tiles) % devices == 0 or not divisible:  # otherwise devices share each tile
+        at_once = tiling.round_up(at_once, devices)
+    for start in range(0, len(tiles), at_once):
+        chosen = tiles[start : start + at_once]
+        windows = np.stack([tiling.window(pictures[i], r, c, plan.shape) for i, r, c in chosen])
+        missing = at_once - len(chosen)  # a batch of another size would be another program
+        filled = np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])
+        results = _ensemble(module, variables, filled, options.self_ensemble)
+        for (i, rows, columns), window, result in zip(chosen, windows, results, strict=False):
+            inside = rows.inside, columns.inside
+            before, after = to_float(current_frame(window[inside])), result[inside]
+            if reason := implausible(before, after, limits):
+                where = f"rows {rows.first} to {rows.stop}, columns {columns.first} to "
+                _log.warning("%s%d left as they were: %s", where, columns.stop, reason)
+                after = before
+            mixed = before + options.strength * (after - before)
+            target = restored[i, rows.first : rows.stop, columns.first : columns.stop]
+            target[...] = from_float(mixed, blurred.dtype)
+    return restored[0] if single else restored
+
+
+def restore_frames(
+    frames: Iterable[np.ndarray], restore_one: Callable[[np.ndarray], Any], channels: int
+) -> Iterator[np.ndarray]:
+    """Restores the frames of one clip in order, holding three of them.
+
+    Args:
+      frames: `[H, W, 3]` each.
+      restore_one: restores `[H, W, channels]`.
+      channels: 3 for a network of image mode, 9 for one that sees the previous and next frame too;
+        the clip's ends are repeated.
+    """
+    if channels == 3:
+        yield from map(restore_one, frames)
+        return
+    frames = iter(frames)
+    current = next(frames, None)
+    previous = current
+    while current is not None and previous is not None:
+        following = next(frames, None)
+        last = current if following is None else following
+        yield restore_one(np.concatenate([previous, current, last], axis=-1))
+        previous, current = current, following
+
+
+@functools.cache
+def pixels_at_once(module: nn.Module, channels: int) -> int:
+    """How many pixels a quarter of the device's memory holds, as far as the layers tell."""
+    side = 64
+    network: Any = module
+    image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), image)
+    apply = functools.partial(network.apply, capture_intermediates=True, mutable="intermediates")
+    _, outputs = jax.eval_shape(apply, variables, image)
+    widest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(outputs)) / side**2
+    return int(_MEMORY_SHARE * _device_bytes() / (_LAYERS_ALIVE * widest))
+
+
+@functools.cache
+def _device_bytes() -> int:
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not a POSIX system
+        return _DEFAULT_BYTES
+
+
+def _ensemble(module, variables, windows: np.ndarray, all_ways: bool) -> np.ndarray:
+    """Restores `[N, H, W, C]`, once or as the mean over 8 flips and turns, to float32."""
+    blurred = to_float(windows)
+    if not all_ways:
+        return _apply(module, variables, blurred)
+    total = np.zeros((*blurred.shape[:3], 3), np.float32)
+    for flipped, turns in itertools.product((False, True), range(4)):
+        view = np.rot90(blurred[:, :, ::-1] if flipped else blurred, turns, (1, 2))
+        result = np.rot90(_apply(module, variables, view), -turns, (1, 2))
+        total += result[:, :, ::-1] if flipped else result
+    return total / 8
+
+
+def _apply(module: nn.Module, variables: Any, blurred: np.ndarray) -> np.ndarray:
+    """Restores `[N, H, W, C]`: each device of the process its windows, or its columns of each."""
+    devices = jax.local_devices()
+    if len(blurred) % len(devices):
+        apply, divided = _apply_shares, shares.sharding(devices)
+    else:
+        mesh = jax.sharding.Mesh(np.array(devices), ("data",))
+        apply, divided = _apply_whole, jax.NamedSharding(mesh, jax.P("data"))
+    placed = jax.device_put(blurred, divided)
+    return np.asarray(_jitted(apply)(module, variables, placed))
+
+
+def _apply_whole(module: nn.Module, variables: Any, blurred: jax.Array) -> Any:
+    return module.apply(variables, blurred)
+
+
+def _apply_shares(module: nn.Module, variables: Any, blurred: jax.Array) -> Any:
+    return shares.divided_apply(module, jax.local_devices())(variables, blurred)
+
+
+@functools.cache
+def _jitted(apply: Callable[..., Any]) -> Callable[..., Any]:
+    # Not at import, since the options ask for the device.
+    return jax.jit(apply, static_argnums=0, compiler_options=inference_options())

@@ -1,0 +1,105 @@
+"""One step of training: its loss and its gradients. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxdeblur import metrics
+from jaxdeblur.data.blur import make_pair
+from jaxdeblur.models.layers import current_frame
+from jaxdeblur.training.state import TrainState
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    ema_decay: float,
+    max_sigma: float,
+    grad_accum_steps: int = 1,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Blurs a batch, restores it, and moves the parameters against the loss's gradient.
+
+    The loss is a mean over the global batch, so that with the batch divided among devices the
+    compiler adds the one sum over devices that data parallelism needs.
+
+    Args:
+      state: before the step.
+      batch: see `make_pair`, B images.
+      module: the network.
+      optimizer: of its parameters.
+      loss: of restored and sharp images `[B, H, W, 3]`, a mean over them.
+      ema_decay: of the parameters' average.
+      max_sigma: see `gaussian_blur`.
+      grad_accum_steps: parts of the batch, of equal size, that are worked through one after the
+        other, which takes less memory. The gradient is that of the whole; batch statistics are
+        those of the parts.
+
+    Returns:
+      The next state, and float32 scalars: `loss`, `psnr` and `blurred_psnr` of the batch in dB
+      (of its mean squared error, so that one unchanged image does not make it infinite),
+      `grad_norm` before clipping.
+    """
+    blurred, sharp = make_pair(batch, max_sigma)
+    collections = list(state.model_state)
+
+    def batch_loss(params, model_state, blurred, sharp):
+        variables = {"params": params, **model_state}
+        restored, model_state = module.apply(variables, blurred, train=True, mutable=collections)
+        mse = metrics.mse(jnp.clip(restored, 0, 1), sharp).mean()
+        return loss(restored, sharp), (mse, model_state)
+
+    gradient = jax.value_and_grad(batch_loss, has_aux=True)
+    if grad_accum_steps > 1:
+        gradient = _accumulated(gradient, grad_accum_steps)
+    (value, (mse, model_state)), grads = gradient(state.params, state.model_state, blurred, sharp)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = state.ema_params
+    if ema_params is not None:
+        # Early on, average over the steps there are: the initial parameters must not linger.
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema_params = optax.incremental_update(params, ema_params, 1 - decay)
+    return state.replace(
+        step=state.step + 1,
+        params=params,
+        ema_params=ema_params,
+        model_state=model_state,
+        opt_state=opt_state,
+    ), {
+        "loss": value,
+        "psnr": -10 * jnp.log10(mse),
+        "blurred_psnr": -10 * jnp.log10(metrics.mse(current_frame(blurred), sharp).mean()),
+        "grad_norm": optax.global_norm(grads),
+    }
+
+
+def _accumulated(gradient: Callable[..., Any], num_parts: int) -> Callable[..., Any]:
+    """Makes a gradient of means over a batch work through the batch in parts."""
+
+    def split(x):
+        # Every part takes its images from all devices' shares, so that none travels.
+        return x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def whole_gradient(params, model_state, *batch):
+        def add_part(carry, part):
+            total, model_state = carry
+            (value, (mse, model_state)), grads = gradient(params, model_state, *part)
+            return (jax.tree.map(jnp.add, total, grads), model_state), (value, mse)
+
+        start = (jax.tree.map(jnp.zeros_like, params), model_state)
+        parts = jax.tree.map(split, batch)
+        (total, model_state), (values, mses) = jax.lax.scan(add_part, start, parts)
+        grads = jax.tree.map(lambda x: x / num_parts, total)
+        return (values.mean(), (mses.mean(), model_state)), grads
+
+    return whole_gradient

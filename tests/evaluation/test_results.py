@@ -1,0 +1,184 @@
+import datetime
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdeblur import create_model, evaluation, metrics
+from jaxdeblur.configs import atrous_cifar, atrous_photos, atrous_reds, quickstart
+from jaxdeblur.data import cifar, photos
+from jaxdeblur.data.clip_source import ClipSource
+from jaxdeblur.errors import InputError
+from jaxdeblur.evaluation import evaluator, results, tables
+
+SUMMARY = {"model": "atrous_net", "params": 1234}
+
+
+def cifar_test():
+    """CIFAR-10 as a source, without its images."""
+    source = object.__new__(cifar.Cifar10)
+    source.name = source.title = "CIFAR-10 test"
+    return source
+
+
+def result_of_two_images_twice():
+    """Sigma from the halves of (0, 3); the first image's first blur left it unchanged."""
+    rows = {
+        "index": np.array([0, 1, 0, 1]),
+        "sigma": np.array([0.1, 1.4, 1.6, 2.9]),
+        "blurred_psnr": np.array([np.inf, 30.0, 26.0, 20.0]),
+        "blurred_ssim": np.array([1.0, 0.9, 0.8, 0.6]),
+        "blurred_mse": np.array([0.0, 0.001, 0.003, 0.01]),
+        "psnr": np.array([50.0, 36.0, 32.0, 24.0]),
+        "ssim": np.array([0.99, 0.95, 0.9, 0.7]),
+        "mse": np.array([0.00001, 0.0003, 0.0006, 0.004]),
+    }
+    return results.Result(rows, [], {})
+
+
+def test_the_rows_are_the_means_of_the_whole_and_of_each_part():
+    config = atrous_cifar.get_config()
+    config.eval_repeats = 2
+    result = result_of_two_images_twice()
+    rows = results.table_rows(SUMMARY, result, config, cifar_test(), "atrous-cifar")
+    whole, low, high = rows
+    assert [row.part for row in rows] == [None, 1, 2]
+    assert [(row.min_sigma, row.max_sigma) for row in rows] == [(0, 3), (0, 1.5), (1.5, 3)]
+    assert [row.num_images for row in rows] == [4, 2, 2]
+    assert [row.unchanged for row in rows] == [0.25, 0.5, 0]
+    assert [row.psnr for row in rows] == pytest.approx([35.5, 43, 28])
+    assert [row.ssim for row in rows] == pytest.approx([0.885, 0.97, 0.8])
+    assert [row.mse for row in rows] == pytest.approx([0.0012275, 0.000155, 0.0023])
+    # The unchanged image, whose PSNR was infinite, does not count.
+    assert [row.least_gain for row in rows] == pytest.approx([4, 6, 4])
+    assert [row.blurred_psnr for row in rows] == pytest.approx([76 / 3, 30, 23])
+    assert [row.blurred_ssim for row in rows] == pytest.approx([0.825, 0.95, 0.7])
+    assert [row.blurred_mse for row in rows] == pytest.approx([0.0035, 0.0005, 0.0065])
+    assert whole.evaluation == low.evaluation == high.evaluation
+    assert (whole.weights, whole.model, whole.params) == ("atrous-cifar", "atrous_net", 1234)
+    assert whole.data == "CIFAR-10 test"
+    assert whole.protocol.startswith("32x32 pixels, each 2 times")
+    assert whole.protocol.endswith(metrics.PROTOCOL)
+    assert whole.date == datetime.date.today()
+
+
+def test_one_blur_of_each_image_and_clips_have_no_parts():
+    result = result_of_two_images_twice()
+    config = atrous_cifar.get_config()
+    (row,) = results.table_rows(SUMMARY, result, config, cifar_test(), None)
+    assert (row.part, row.min_sigma, row.max_sigma, row.weights) == (None, 0, 3, "")
+
+    columns = {name: values for name, values in result.rows.items() if name != "sigma"}
+    clips = results.Result(columns, [], {})
+    config = atrous_reds.get_config()
+    config.eval_repeats = 2
+    clips_of_reds = ClipSource("REDS val (blur)", [], lambda parts: [])
+    (row,) = results.table_rows(SUMMARY, clips, config, clips_of_reds, None)
+    assert (row.part, row.min_sigma, row.max_sigma) == (None, None, None)
+    assert (row.data, row.num_images) == ("REDS val (blur)", 4)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("atrous-photo", "atrous-photo"),
+        ("/home/ada/nets/best.safetensors", "atrous_net (best.safetensors)"),
+        ("~/runs/small/", "atrous_net (small)"),
+        ("s3://bucket/runs/small", "atrous_net (small)"),
+        ("/home/ada/runs/small/checkpoints/800", "atrous_net (small/checkpoints/800)"),
+    ],
+)
+def test_weights_are_not_named_by_where_they_lie(source, name):
+    config = atrous_cifar.get_config()
+    (row,) = results.table_rows(SUMMARY, result_of_two_images_twice(), config, cifar_test(), source)
+    assert row.weights == name
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["train/1.png", "val/2.png"], "photos val"),
+        (["train/1.png", "val/2.png", "test/3.png"], "photos test"),
+        ([f"{i:02}.png" for i in range(10)], "photos (val: every tenth file is held out)"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_photographs_are_not_named_by_where_they_lie(tmp_path, monkeypatch, files, name, inside):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / file)
+    monkeypatch.chdir(tmp_path)
+    config = atrous_photos.get_config()
+    config.data_dir = "." if inside else str(tmp_path)
+    source = photos.photo_folder(config.data_dir, "test")
+    (row,) = results.table_rows(SUMMARY, result_of_two_images_twice(), config, source, None)
+    assert row.data == name
+
+
+def config_of_small_patches(**overrides):
+    config = quickstart.get_config()
+    config.eval_patch_size = 32
+    config.update(overrides)
+    return config
+
+
+def test_an_evaluation_is_added_to_a_table_once(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    kept = []
+    for _ in range(2):
+        summary = evaluation.run(config_of_small_patches(), table=path, done=kept.append)
+    rows = tables.read(path)
+    assert [row.part for row in rows] == [None, 1, 2, 3, 4]
+    assert rows[0].data == "scikit-image test photographs"
+    assert (rows[0].weights, rows[0].psnr) == ("", None)
+    assert rows[0].blurred_psnr == pytest.approx(summary["blurred"]["psnr"], rel=1e-5)
+    mean = np.mean([row.blurred_mse for row in rows[1:]])
+    assert mean == pytest.approx(rows[0].blurred_mse, rel=1e-5)
+    assert len(kept[0].rows["index"]) == 8
+
+    evaluation.run(config_of_small_patches(seed=1), table=path)
+    assert tables.read(path)[:5] == rows
+    assert len(tables.read(path)) == 10
+
+
+def test_a_wrong_table_or_folder_is_told_before_the_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluator, "Evaluator", None)  # not to be called
+    foreign = tmp_path / "photo.png"
+    foreign.write_bytes(b"\x89PNG")
+    for destination in (
+        {"table": foreign, "output": tmp_path / "out"},
+        {"table": foreign / "table.csv"},
+        {"table": tmp_path},
+        {"output": foreign},
+        {"output": foreign / "out"},
+    ):
+        with pytest.raises(InputError, match=str(tmp_path)):
+            evaluation.run(config_of_small_patches(), **destination)
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]
+    assert foreign.read_bytes() == b"\x89PNG"
+
+
+def test_results_without_blur_are_strict_json(tmp_path):
+    config = config_of_small_patches(min_sigma=0.0, max_sigma=0.0)
+    evaluation.run(config, output=tmp_path)
+
+    def refused(constant):
+        raise AssertionError(constant)
+
+    summary = json.loads((tmp_path / "results.json").read_text(), parse_constant=refused)
+    assert summary["blurred"] == {"psnr": None, "ssim": 1.0, "mse": 0.0}
+    assert summary["unchanged"] == 1
+
+
+@pytest.mark.parametrize(("dataset", "channels"), [("cifar10", 3), ("reds", 9)])
+def test_the_published_numbers_of_parameters_are_those_of_the_networks(dataset, channels):
+    for name, figures in results.PUBLISHED[dataset].items():
+        if "params" not in figures:
+            continue
+        module = create_model("atrous_net_reds" if name == "atrous_net" and channels == 9 else name)
+        blurred = jnp.zeros((1, 32, 32, channels))
+        params = jax.eval_shape(module.init, jax.random.key(0), blurred)["params"]
+        assert sum(x.size for x in jax.tree.leaves(params)) == figures["params"]

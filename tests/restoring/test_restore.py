@@ -1,0 +1,289 @@
+"""Tiling, padding and options, against the networks themselves on whole, hand-padded pictures."""
+
+import functools
+import itertools
+import logging
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdeblur import create_model, weights
+from jaxdeblur.errors import InputError
+from jaxdeblur.restoring import restore, scales
+from jaxdeblur.weights import Deblurrer
+
+NETWORKS = {
+    "atrous_net": {"num_channels": 4, "num_blocks": 1},
+    "carlo_net": {"num_filters": 2},
+    "kaist_net": {"num_channels": 4, "num_blocks": 1, "num_inner_blocks": 1},
+}
+
+
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly_compiled():
+    """Compiling takes most of the time of these small networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        apply = quick_jit(lambda module, *arrays: module.apply(*arrays), static_argnums=0)
+        patch.setattr(restore, "_apply", apply)
+        yield
+
+
+def make(name="atrous_net", channels=3, card=None, **fields):
+    module = create_model(name, **{**NETWORKS[name], **fields})
+    variables = quick_jit(module.init)(jax.random.key(1), jnp.zeros((1, 64, 64, channels)))
+    return Deblurrer(module, variables["params"], {"channels": channels, **(card or {})})
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def whole(deblurrer, picture, size):
+    """The network's own result on the picture, reflected up to a size by NumPy."""
+    height, width = picture.shape[:2]
+    border = ((0, size[0] - height), (0, size[1] - width), (0, 0))
+    padded = np.pad(picture, border, mode="reflect")
+    restored = restore._apply(deblurrer.module, deblurrer.variables(), padded[None])
+    return np.clip(restored[0, :height, :width], 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "tile"),
+    [(3, (211, 101), 0), (3, (97, 260), 1), (9, (97, 131), 1)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("name", "tiles"),
+    [("atrous_net", (38, 64)), ("carlo_net", (61, 64)), ("kaist_net", (104, 152))],
+)
+def test_tiles_make_the_same_picture(name, tiles, channels, size, tile):
+    deblurrer = make(name, channels)
+    picture = noise(*size, channels)
+    multiple = deblurrer.module.size_multiple
+    padded = [-(-max(n, 256) // multiple) * multiple for n in size]
+    expected = whole(deblurrer, picture, padded)
+    for choice in (tiles[tile], 1000, "auto", "off"):
+        np.testing.assert_allclose(deblurrer(picture, tile=choice), expected, rtol=0, atol=1e-5)
+
+
+def test_a_batch_is_padded_to_the_grid_alone():
+    deblurrer = make("kaist_net")
+    pictures = noise(3, 130, 119, 3)
+    expected = [whole(deblurrer, picture, (136, 120)) for picture in pictures]
+    for tile in (104, "auto", "off"):
+        np.testing.assert_allclose(deblurrer(pictures, tile=tile), expected, rtol=0, atol=1e-5)
+    on_grid = pictures[:, :128, :112]
+    expected = np.clip(deblurrer.module.apply(deblurrer.variables(), on_grid), 0, 1)
+    np.testing.assert_allclose(deblurrer(on_grid), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (257, 255), (3000, 2000)], ids=str)
+def test_any_size_is_restored(size):
+    deblurrer = make()
+    picture = noise(*size, 3)
+    restored = deblurrer(picture)
+    assert restored.shape == picture.shape
+    if size == (3000, 2000):  # the middle of the corner that is last to be covered
+        corner = deblurrer(picture[-64:, -64:])
+        np.testing.assert_allclose(restored[-44:-20, -44:-20], corner[20:44, 20:44], atol=1e-5)
+        return
+    padded = [max(n + n % 2, 256) for n in size]
+    np.testing.assert_allclose(restored, whole(deblurrer, picture, padded), rtol=0, atol=1e-5)
+
+
+def test_wider_networks_get_fewer_pixels():
+    narrow, wide = create_model("atrous_net_small"), create_model("atrous_net")
+    ratio = restore.pixels_at_once(narrow, 3) / restore.pixels_at_once(wide, 3)
+    assert 3.9 < ratio < 4.1
+
+
+def test_self_ensemble_is_the_mean_over_flips_and_turns():
+    deblurrer = make("kaist_net")
+    pictures = noise(1, 144, 144, 3)
+    apply = functools.partial(restore._apply, deblurrer.module)
+    total = 0
+    for flip, turns in itertools.product((1, -1), range(4)):
+        turned = np.rot90(pictures[:, :, ::flip], turns, (1, 2))
+        result = np.rot90(apply(deblurrer.variables(), turned), -turns, (1, 2))
+        total = total + result[:, :, ::flip]
+    expected = np.clip(total / 8, 0, 1)
+    for tile in ("off", 120):
+        restored = deblurrer(pictures, self_ensemble=True, tile=tile)
+        np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
+
+
+def test_strength_mixes():
+    deblurrer = make()
+    picture = (noise(40, 30, 3) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(deblurrer(picture, strength=0), picture)
+    as_float = picture / np.float32(255)
+    unclipped = deblurrer.module.apply(
+        deblurrer.variables(), np.pad(as_float, ((0, 216), (0, 226), (0, 0)), "reflect")[None]
+    )[0, :40, :30]
+    expected = np.clip(as_float + 0.25 * (unclipped - as_float), 0, 1)
+    restored = deblurrer(as_float, strength=0.25)
+    np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
+
+
+def test_the_card_chooses_the_scales_and_a_call_may_choose_others():
+    deblurrer = make(card={"scales": [2]})
+    picture = noise(160, 140, 3)
+    plain = make()
+    once = functools.partial(plain, tile="off")
+    expected = scales.restore_scales(once, picture, (2,))
+    np.testing.assert_allclose(deblurrer(picture), expected, atol=2e-5)
+    assert np.abs(deblurrer(picture) - plain(picture)).max() > 1e-3
+    np.testing.assert_array_equal(deblurrer(picture, scales=()), plain(picture))
+    half = deblurrer(picture, strength=0.5)
+    np.testing.assert_allclose(half, picture + 0.5 * (expected - picture), atol=2e-5)
+    for tile in (64, 96):
+        np.testing.assert_allclose(deblurrer(picture, tile=tile), expected, atol=2e-5)
+    picture[3, 5] = np.nan
+    assert np.isnan(deblurrer(picture)).sum() <= 3 * 256**2
+    assert not np.isnan(deblurrer(picture)[150:, 130:]).any()
+
+
+@pytest.mark.parametrize("wrong", [(1,), (0,), (2.5,), ("4",)])
+def test_wrong_scales_are_named(wrong):
+    with pytest.raises(InputError, match=r"scales = .* must be whole numbers above 1"):
+        make()(noise(8, 8, 3), scales=wrong)
+    with pytest.raises(InputError, match="three frames"):
+        make(channels=9)(noise(8, 8, 3), scales=(2,))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+def test_the_type_is_kept(dtype):
+    deblurrer = make(zero_init=True)  # the identity
+    scale = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    picture = (noise(33, 21, 3) * scale).astype(dtype)
+    restored = deblurrer(picture)
+    assert restored.dtype == dtype
+    np.testing.assert_array_equal(restored, picture)
+    on_device = deblurrer(jnp.asarray(picture))
+    assert isinstance(on_device, jax.Array)
+    np.testing.assert_allclose(on_device, restored, rtol=0, atol=1e-3)
+
+
+def test_empty_batches_stay_empty():
+    assert make()(np.zeros((0, 8, 8, 3), np.float32)).shape == (0, 8, 8, 3)
+    assert make()(np.zeros((0, 8, 3), np.uint8)).shape == (0, 8, 3)
+
+
+def test_what_is_not_finite_is_left_as_it_was(caplog):
+    deblurrer = make()
+    picture = noise(100, 120, 3)
+    expected = deblurrer(picture, tile=64)
+    picture[10, 10] = np.nan
+    with caplog.at_level(logging.WARNING):
+        restored = deblurrer(picture, tile=64)
+    assert "rows 0 to 46, columns 0 to 46 left as they were" in caplog.text
+    assert "not finite" in caplog.text
+    np.testing.assert_array_equal(restored[:46, :46], picture[:46, :46])
+    np.testing.assert_allclose(restored[60:, 60:], expected[60:, 60:], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("colour_shift", "colour shift 0.200"),
+        ("change", "change 0.200"),
+        ("overshoot", "overshoot"),
+    ],
+)
+def test_what_the_card_rules_out_is_left_as_it_was(caplog, limit, reason):
+    deblurrer = make(zero_init=True, card={"limits": {limit: 0.02}})
+    picture = 0.5 + 0.5 * noise(100, 100, 3)
+    np.testing.assert_allclose(deblurrer(picture), picture, atol=1e-6)
+    assert not caplog.records
+    deblurrer.params["difference"]["bias"] = jnp.full(3, 0.2)
+    np.testing.assert_array_equal(deblurrer(picture), picture)
+    assert reason in caplog.text
+    without = Deblurrer(deblurrer.module, deblurrer.params, {"channels": 3})
+    np.testing.assert_allclose(without(picture), np.minimum(picture + 0.2, 1), atol=1e-6)
+
+
+def test_a_clip_is_restored_with_three_frames_in_hand():
+    deblurrer = make(channels=9)
+    clip = noise(4, 24, 20, 3)
+    drawn = []
+
+    def frames():
+        for i, frame in enumerate(clip):
+            drawn.append(i)
+            yield frame
+
+    restored = []
+    for i, frame in enumerate(deblurrer.frames(frames())):
+        assert drawn[-1] == min(i + 1, 3)
+        restored.append(frame)
+    for i, frame in enumerate(restored):
+        around = [clip[max(i - 1, 0)], clip[i], clip[min(i + 1, 3)]]
+        np.testing.assert_array_equal(frame, deblurrer(np.concatenate(around, axis=-1)[None])[0])
+    assert len(restored) == 4
+    still = deblurrer(clip[:1])  # one picture is a clip that stands still
+    np.testing.assert_array_equal(next(deblurrer.frames([clip[0]])), still[0])
+    assert list(deblurrer.frames([])) == []
+    by_image = make()
+    for frame, expected in zip(by_image.frames(clip, tile="off"), clip, strict=True):
+        np.testing.assert_array_equal(frame, by_image(expected[None])[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": "big"}, "tile = 'big' must be 'auto', 'off' or a number"),
+        ({"tile": 0}, "tile = 0"),
+        ({"tile": 30}, "tile = 30 is too small for AtrousNet.*18 and 18 pixels; 38 at least"),
+        ({"strength": 1.5}, "strength = 1.5 must be between 0 and 1"),
+        ({"strength": float("nan")}, "strength = nan"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        make()(noise(300, 300, 3), **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "calls", "share"),
+    [
+        ((150, 120), 64, 10, (1, 64, 64, 3)),  # 20 tiles, two at once
+        ((40, 90), 64, 3, (1, 64, 32, 3)),
+        ((150, 120), "auto", 1, (1, 256, 128, 3)),
+        ((40, 90), 62, 2, (1, 62, 62, 3)),  # 31 columns are no share; the fourth tile is a copy
+    ],
+    ids=["tiles", "columns", "one tile", "too narrow for columns"],
+)
+def test_devices_have_tiles_or_columns(tmp_path, size, tile, calls, share):
+    picture = noise(*size, 3)
+    deblurrer = make()
+    weights.save(tmp_path / "net.safetensors", deblurrer)
+    np.save(tmp_path / "picture.npy", picture)
+    script = f"""
+import jax, numpy as np
+from jaxdeblur import load
+from jaxdeblur.restoring import restore
+assert jax.local_device_count() == 2
+jitted, seen = restore._jitted, []
+def spy(apply):
+    def call(module, variables, placed):
+        seen.append([shard.data.shape for shard in placed.addressable_shards])
+        return jitted(apply)(module, variables, placed)
+    return call
+restore._jitted = spy
+restored = load("net.safetensors")(np.load("picture.npy"), tile={tile!r})
+assert seen == [[{share}] * 2] * {calls}, seen
+np.save("restored.npy", restored)
+"""
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+    expected = deblurrer(picture, tile=tile)
+    np.testing.assert_allclose(np.load(tmp_path / "restored.npy"), expected, rtol=0, atol=1e-5)

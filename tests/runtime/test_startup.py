@@ -1,0 +1,145 @@
+"""Mostly in processes of their own: what is set up there holds for a process's life."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdeblur.models import create_model
+from jaxdeblur.runtime import startup
+
+
+def run(program, **environment):
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**inherited, **environment},
+    )
+    return process.stdout.split()
+
+
+PLACES = """
+import ctypes
+from jaxdeblur.runtime import startup
+startup.keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+library.malloc.argtypes = library.free.argtypes = [ctypes.c_size_t]
+large = library.malloc(150_000_000)
+library.free(large)
+library.malloc(5_000_000)
+print(library.malloc(150_000_000) == large)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_what_is_freed_is_kept():
+    """A large block lies in the heap, whose end stays where it was when the block is freed."""
+    code = (
+        "import ctypes\n"
+        "from jaxdeblur.runtime import startup\n"
+        "startup.keep_freed_memory()\n"
+        "library = ctypes.CDLL(None)\n"
+        "library.sbrk.restype = library.malloc.restype = ctypes.c_void_p\n"
+        "library.malloc.argtypes = library.sbrk.argtypes = [ctypes.c_size_t]\n"
+        "library.free.argtypes = [ctypes.c_void_p]\n"
+        "place = library.malloc(2_000_000_000)\n"
+        "end = library.sbrk(0)\n"
+        "library.free(place)\n"
+        "print(place < end == library.sbrk(0))"
+    )
+    assert run(code) == ["True"]
+
+
+def test_a_call_returns_when_it_has_ended():
+    code = (
+        "from jaxdeblur.runtime import startup; startup.keep_freed_memory(); import jax; "
+        "print(jax.config.read('jax_cpu_enable_async_dispatch'))"
+    )
+    assert run(code) == ["False"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_a_small_array_does_not_take_the_place_of_a_large_one():
+    assert run(PLACES) == ["True"]
+
+
+COMPILE = """
+import jax, jax.numpy as jnp
+from jaxdeblur.runtime import startup
+print(startup.use_compilation_cache())
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((8, 8))).block_until_ready()
+print(sum(event.endswith("cache_hits") for event in hits))
+"""
+
+
+def test_a_second_process_finds_the_compiled_program(tmp_path):
+    environment = {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    folder, hits = run(COMPILE, **environment)
+    assert folder.startswith(str(tmp_path / "jaxdeblur" / "xla"))
+    assert hits == "0"
+    assert any((tmp_path / "jaxdeblur" / "xla").rglob("*-cache"))
+    assert int(run(COMPILE, **environment)[1]) >= 1
+
+
+def test_a_folder_that_jax_was_told_stays(tmp_path):
+    told = str(tmp_path / "told")
+    folder, _ = run(COMPILE, XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=told)
+    assert folder == told
+
+
+def test_without_a_folder_to_write_there_is_no_cache(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder, _ = run(COMPILE, XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert folder == "None"
+
+
+def test_another_processor_has_a_folder_of_its_own(monkeypatch):
+    here = startup._processor()
+    assert here == startup._processor()
+    monkeypatch.setattr("platform.machine", lambda: "another")
+    assert startup._processor() != here
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is for CPUs")
+def test_inference_in_little_memory():
+    network = create_model("atrous_net", num_channels=32, num_blocks=1)
+    picture = jax.ShapeDtypeStruct((1, 128, 128, 3), np.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), picture)
+
+    def temporary_bytes(options):
+        apply = jax.jit(network.apply, compiler_options=options)
+        return apply.lower(variables, picture).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(startup.inference_options()) < 0.7 * temporary_bytes({})
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is for CPUs")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_training_in_little_memory_with_several_devices(devices):
+    code = "from jaxdeblur.runtime import startup; print(startup.training_options())"
+    options = " ".join(run(code, JAX_NUM_CPU_DEVICES=str(devices)))
+    assert options == str(startup.inference_options() if devices > 1 else {})
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is for CPUs")
+def test_what_is_called_once_has_the_same_numbers():
+    network = create_model("atrous_net", num_channels=8, num_blocks=1)
+    found, expected = (
+        jax.jit(network.init, compiler_options=options)(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+        for options in (startup.single_call_options(), {})
+    )
+    assert startup.single_call_options()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
