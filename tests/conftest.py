@@ -1,9 +1,11 @@
 """What several test files share."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,33 @@ if _OWN_CACHE:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdeblur-tests-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# Small programs are compiled for longer than they run: LLVM optimises none of them.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 def pytest_unconfigure() -> None:
     if _OWN_CACHE:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def convolutions(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Gives networks the compiler's convolutions, which compile in a fraction of the time.
+
+    The package's own are for the modules that are marked `own_convolutions`: those that test them,
+    the networks made of them, and what was trained with them.
+    """
+    import jax
+
+    from jaxdeblur.convolutions import SWITCH
+
+    own = request.node.get_closest_marker("own_convolutions") is not None
+    with pytest.MonkeyPatch.context() as patch:
+        if not own:
+            patch.setenv(SWITCH, "compiler")
+        jax.clear_caches()  # what is traced stays as it is
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

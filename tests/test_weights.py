@@ -15,6 +15,8 @@ from jaxdeblur.evaluation import tables
 from jaxdeblur.models import create_model
 from jaxdeblur.weights import Deblurrer
 
+pytestmark = pytest.mark.own_convolutions
+
 FIELDS = {"num_channels": 4, "num_blocks": 1}
 
 

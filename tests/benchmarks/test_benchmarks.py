@@ -12,6 +12,8 @@ from PIL import Image
 
 from jaxdeblur import create_model, weights
 
+pytestmark = pytest.mark.own_convolutions
+
 ROOT = Path(__file__).parents[2]
 
 

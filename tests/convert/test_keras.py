@@ -13,6 +13,8 @@ from jaxdeblur import convert
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import AtrousNet, CarloNet, KaistNet
 
+pytestmark = pytest.mark.own_convolutions
+
 # LLVM's optimisations take most of the time to compile.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

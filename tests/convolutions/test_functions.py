@@ -17,6 +17,8 @@ from jaxdeblur.convolutions import (
 )
 from jaxdeblur.errors import InputError
 
+pytestmark = pytest.mark.own_convolutions
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 # Each example compiles anew, which is most of the time; LLVM's optimisations are most of that.

@@ -11,6 +11,8 @@ from jaxdeblur.convolutions import SWITCH
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import PRESETS, AtrousBlock, create_model, describe_model
 
+pytestmark = pytest.mark.own_convolutions
+
 # Small fields of each network, and its smallest image.
 SMALL = {
     "carlo_net": {"num_filters": 8},

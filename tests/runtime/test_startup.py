@@ -12,6 +12,8 @@ import pytest
 from jaxdeblur.models import create_model
 from jaxdeblur.runtime import startup
 
+pytestmark = pytest.mark.own_convolutions
+
 
 def run(program, **environment):
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}

@@ -9,6 +9,7 @@ from flax import linen as nn
 from skimage.metrics import peak_signal_noise_ratio
 
 from jaxdeblur import losses
+from jaxdeblur.convolutions import SWITCH
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.models import AtrousNet
 from jaxdeblur.training.state import create_state
@@ -54,6 +55,22 @@ def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batc
     psnr = peak_signal_noise_ratio(np.asarray(sharp), np.clip(restored, 0, 1), data_range=1)
     np.testing.assert_allclose(measured["psnr"], psnr, rtol=1e-5)
     assert int(after.step) == 1
+
+
+def test_a_step_by_the_packages_convolutions_is_that_by_the_compilers(batch, monkeypatch):
+    module = AtrousNet(num_channels=8, num_blocks=1)
+    options = {"module": module, "optimizer": optax.sgd(0.1)}
+    state = create_state(jax.random.key(0), **options, patch_size=16, channels=3, ema=False)
+    step = functools.partial(train_step, **options, loss=losses.mse, ema_decay=0.0, max_sigma=1.0)
+    results = {}
+    for how in ("compiler", "own"):
+        monkeypatch.setenv(SWITCH, how)
+        jax.clear_caches()
+        program = jax.jit(step).lower(state, batch)
+        assert ("dot_general" in program.as_text()) == (how == "own")
+        results[how] = program.compile()(state, batch)
+    jax.clear_caches()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), *results.values())
 
 
 def test_batch_statistics_are_carried_along(batch):
