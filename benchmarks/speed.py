@@ -10,7 +10,7 @@ gradients and Adam's update. The variants are
   jaxdeblur              the package's networks
   jaxdeblur sharded      the same on several devices, on a CPU one for each core, as with
                          `JAX_NUM_CPU_DEVICES=2 python eval.py ...` on two: they divide the batch,
-                         of a single image the columns (`jaxdeblur/models/shares.py`)
+                         of a single image the columns (`jaxdeblur/convolutions/shares.py`)
   plain Flax             the networks as one writes them with nn.Conv and nn.ConvTranspose
   PyTorch                eager, NCHW tensors in their default layout
   PyTorch channels_last  eager, in the NHWC layout

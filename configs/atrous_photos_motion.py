@@ -2,13 +2,13 @@
 
   python train.py --config configs/atrous_photos.py --config.data_dir=DIR --workdir runs/photos
   # ... and the course as configs/atrous_motion.py has it
-  python benchmarks/combine.py runs/combined.safetensors --base atrous-cifar \
+  python tools/combine.py runs/combined.safetensors --base atrous-cifar \
     --add runs/photos/checkpoints/9000 1 --add runs/motion_45/checkpoints/600 0.5
   python train.py --config configs/atrous_photos_motion.py --config.data_dir=DIR \
     --workdir runs/photos_motion
 
 What:      as `atrous_photos`, but half of the patches have blur of motion, of 1.5 to 14 pixels and
-           less curved, as pictures have that are shrunk (`jaxdeblur.scales`); 4,800 steps. Starts
+           less curved, as pictures have that are shrunk (`jaxdeblur.restoring.scales`); 4,800 steps. Starts
            from weights that know all that `atrous_photos` taught and half of what the course of
            `atrous_motion` did: after the one alone, motion blur is hardly noticed; after the other,
            the rest is forgotten, and what was learned of motion fades while it comes back.

@@ -11,7 +11,7 @@ What:      64 filters, 668,227 parameters, kernels that start He-normal; a loss 
     --config.init_from=runs/carlo/checkpoints/8000 --config.loss=ssim_l1 \
     --config.grad_clip_norm=1.0 --config.learning_rate=1e-3 --config.num_steps=1500 \
     --config.warmup_steps=100 --config.ema_decay=0.995
-  python benchmarks/combine.py runs/carlo.safetensors --base runs/carlo/checkpoints/8000 \
+  python tools/combine.py runs/carlo.safetensors --base runs/carlo/checkpoints/8000 \
     --add runs/carlo_ssim/checkpoints/1500 0.7
 
 Source:    the published architecture at half its width; the recipe is ours.

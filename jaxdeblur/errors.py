@@ -43,7 +43,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 # What comes with the package itself; everything else comes with its extra `train`.
-_BASE = ("av", "dm_pix", "flax", "imagecodecs", "jax", "numpy", "PIL", "pillow_heif", "rich")
+_BASE = (
+    *("av", "dm_pix", "flax", "imagecodecs", "jax", "numpy", "orbax", "PIL", "pillow_heif", "rich"),
+    "safetensors",
+)
 
 
 class MissingPackageError(ModuleNotFoundError):

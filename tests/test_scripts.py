@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdeblur
+from jaxdeblur import cli
 from jaxdeblur.evaluation import tables
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +34,13 @@ def run(*arguments, **kwargs):
         (["extra"], "unexpected argument 'extra'"),
     ],
 )
-def test_bad_input_to_train_is_one_line_and_writes_nothing(arguments, message, tmp_path):
+def test_bad_input_to_train_is_one_line_and_writes_nothing(
+    arguments, message, tmp_path, run_script
+):
     workdir = tmp_path / "run"
-    result = run("train.py", "--config", "configs/quickstart.py", "--workdir", workdir, *arguments)
+    result = run_script(
+        "train.py", "--config", "configs/quickstart.py", "--workdir", workdir, *arguments
+    )
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
@@ -53,12 +58,66 @@ def test_bad_input_to_train_is_one_line_and_writes_nothing(arguments, message, t
         (["--config", "configs/quickstart.py", "--table", "README.md"], "'README.md'"),
     ],
 )
-def test_bad_input_to_eval_is_one_line(arguments, message, tmp_path):
-    result = run("eval.py", *arguments, "--output", tmp_path / "out")
+def test_bad_input_to_eval_is_one_line(arguments, message, tmp_path, run_script):
+    result = run_script("eval.py", *arguments, "--output", tmp_path / "out")
     assert result.returncode == 2
     assert message in result.stderr.strip().splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_script_itself_tells_of_bad_input():
+    result = run("train.py", "--config", "configs/quickstart.py", "--workdir", "x", "--config.a=1")
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_wrong_configuration_lists_those_there_are(command, capsys):
+    for arguments in (["atrous_cifr"], ["--config", "configs/atrous_cifr.py"], []):
+        with pytest.raises(SystemExit) as end:
+            cli.main([command, *arguments, "--workdir", "nowhere"])
+        assert end.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        for name in ("quickstart", "atrous_cifar", "kaist_reds_small"):
+            assert name in line
+        assert "recipe" not in line
+    assert not Path("nowhere").exists()
+
+
+def test_help_names_flags_and_configurations(capsys):
+    for command in ("train", "eval"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([command, "--help"])
+        assert end.value.code == 0
+        told = capsys.readouterr().out
+        assert "--workdir" in told
+        assert "quickstart" in told
+
+
+def test_away_from_the_checkout_the_command_trains_and_evaluates(tmp_path):
+    """By the name of a configuration, and by a file of one's own that starts from it."""
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "from jaxdeblur.configs import quickstart\n\n\n"
+        "def get_config():\n"
+        "    config = quickstart.get_config()\n"
+        "    config.model_kwargs.num_channels, config.model_kwargs.num_blocks = 4, 1\n"
+        "    config.patch_size = config.eval_patch_size = 16\n"
+        "    config.num_steps = config.eval_every_steps = 2\n"
+        "    return config\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for arguments in (
+        ["train", "mine.py", "--workdir", "run", "--config.batch_size=2"],
+        ["eval", "quickstart", "--workdir", "run", "--config.eval_patch_size=16"],
+    ):
+        command = [sys.executable, "-m", "jaxdeblur.cli", *arguments]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+    assert "8 images" in result.stdout
 
 
 def test_eval_without_weights_reports_the_blurred_images(tmp_path):
@@ -104,11 +163,12 @@ def test_convert_keras_writes_what_load_takes(shared_data, tmp_path):
         ([], "COMMAND"),
     ],
 )
-def test_bad_input_to_the_command_is_one_line(arguments, message):
-    result = run("-m", "jaxdeblur.cli", *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_bad_input_to_the_command_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_models_lists_the_published_sizes():

@@ -221,8 +221,9 @@ def test_frames_of_a_store_are_timed_against_png_files(tmp_path):
         ("frames.py --images nowhere", "--images 'nowhere' holds no images"),
     ],
 )
-def test_wrong_arguments_are_one_line(command, message):
-    result = run(*command.split())
+def test_wrong_arguments_are_one_line(command, message, run_script):
+    script, *arguments = command.split()
+    result = run_script(f"benchmarks/{script}", *arguments)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

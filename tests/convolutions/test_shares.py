@@ -34,7 +34,7 @@ def close(name, channels, **fields):
 
 assert jax.device_count() == 3
 close("kaist_net", 3, num_blocks=1, num_inner_blocks=1, num_channels=8)
-close("atrous_net", 9, num_channels=8, num_blocks=2)
+close("atrous_net", 9, num_channels=8, num_blocks=1)
 """
 
 

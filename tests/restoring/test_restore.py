@@ -85,13 +85,13 @@ def test_a_batch_is_padded_to_the_grid_alone():
     np.testing.assert_allclose(deblurrer(on_grid), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (257, 255), (3000, 2000)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (257, 255), (1500, 1000)], ids=str)
 def test_any_size_is_restored(size):
     deblurrer = make()
     picture = noise(*size, 3)
     restored = deblurrer(picture)
     assert restored.shape == picture.shape
-    if size == (3000, 2000):  # the middle of the corner that is last to be covered
+    if size == (1500, 1000):  # the middle of the corner that is last to be covered
         corner = deblurrer(picture[-64:, -64:])
         np.testing.assert_allclose(restored[-44:-20, -44:-20], corner[20:44, 20:44], atol=1e-5)
         return
