@@ -8,10 +8,11 @@
     --workdir runs/photos_motion
 
 What:      as `atrous_photos`, but half of the patches have blur of motion, of 1.5 to 14 pixels and
-           less curved, as pictures have that are shrunk (`jaxdeblur.restoring.scales`); 4,800 steps. Starts
-           from weights that know all that `atrous_photos` taught and half of what the course of
-           `atrous_motion` did: after the one alone, motion blur is hardly noticed; after the other,
-           the rest is forgotten, and what was learned of motion fades while it comes back.
+           less curved, as pictures have that are shrunk (`jaxdeblur.restoring.scales`); 4,800
+           steps. Starts from weights that know all that `atrous_photos` taught and half of what the
+           course of `atrous_motion` did: after the one alone, motion blur is hardly noticed; after
+           the other, the rest is forgotten, and what was learned of motion fades while it comes
+           back.
 Source:    this project; the weights between are those of Ilharco et al., "Editing models with task
            arithmetic", ICLR 2023.
 Expected:  docs/results.md has what `atrous-photo` reaches.

@@ -3,7 +3,8 @@
   python tools/limits.py --model atrous-photo --data_dir photos
 
 restores the `val` photographs of a folder, as they are, blurred by Gaussians and spoiled as cameras
-do, and prints twice the most that any part of 64x64 pixels changed (`jaxdeblur.restoring.plausible.changes`).
+do, and prints twice the most that any part of 64x64 pixels changed
+(`jaxdeblur.restoring.plausible.changes`).
 """
 
 from __future__ import annotations

@@ -27,11 +27,12 @@ def main(argv: Sequence[str]) -> None:
     """
     with reported():
         startup.keep_freed_memory()  # before the other imports start threads
-        from jaxdeblur import evaluation
         from jaxdeblur.cli import flags
-        from jaxdeblur.runtime import cluster
 
         values = flags.parse(argv, _define, __doc__ or "")
+        from jaxdeblur import evaluation
+        from jaxdeblur.runtime import cluster
+
     with cluster.joined_by_flags(values):
         if values.workdir and values.checkpoint:
             raise InputError("--workdir and --checkpoint are both given; give one of them")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags, logging
-from ml_collections import config_flags
 
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.runtime import cluster
@@ -36,17 +35,16 @@ def parse(
     logging.set_verbosity(logging.WARNING)
     # Orbax logs what it raises as well, with tracebacks.
     logging.get_absl_logger().setLevel("CRITICAL")
-    argv = _with_config_found(argv)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "Name of a configuration, or its file.", flag_values=values, sys_argv=argv
-    )
-    flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
     cluster.define_flags(values)
     define(values)
     if {"--help", "-h", "-help"} & set(argv):
-        print(f"{description}\n{values.get_help()}\nconfigurations: {', '.join(names())}")
+        print(f"{description}\n{_help(values)}\n\nconfigurations: {', '.join(names())}")
         raise SystemExit(0)
+    from ml_collections import config_flags  # comes with the extra `train`
+
+    argv = _with_config_found(argv)
+    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
     try:
         rest = values(argv)
         if values.config is None:
@@ -65,6 +63,16 @@ def names() -> list[str]:
     """The configurations that the package has."""
     files = sorted(_CONFIGS.glob("*.py"))
     return [file.stem for file in files if "def get_config(" in file.read_text()]
+
+
+def _help(values: flags.FlagValues) -> str:
+    """A line for each flag, less those that absl brings."""
+    lines = ["  --config.KEY=VALUE        Replace a value of the configuration."]
+    for name in sorted(set(values) - set(flags.FlagValues()) - {"flagfile", "undefok"}):
+        flag = values[name]
+        default = "" if flag.default is None else f" (default: {flag.default})"
+        lines.append(f"  --{name:23} {flag.help}{default}")
+    return "\n".join(["flags:", *lines])
 
 
 def _with_config_found(argv: Sequence[str]) -> list[str]:

@@ -29,10 +29,11 @@ def main(argv: Sequence[str]) -> None:
     with reported():
         startup.keep_freed_memory()  # before the other imports start threads
         from jaxdeblur.cli import flags
+
+        values = flags.parse(argv, _define, __doc__ or "")
         from jaxdeblur.runtime import cluster
         from jaxdeblur.training import train_and_evaluate
 
-        values = flags.parse(argv, _define, __doc__ or "")
     with cluster.joined_by_flags(values, values.preempted_status):
         if values.config.compilation_cache:
             startup.use_compilation_cache()
