@@ -16,6 +16,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import signal
 import socket
@@ -30,6 +31,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from small_runs import state_shapes
 
+from jaxdeblur.convolutions import SWITCH
 from jaxdeblur.workdir import checkpoints, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,8 @@ FLAGS = {
     "checkpoint_every_steps": SAVE_EVERY,
     "eval_every_steps": EVAL_EVERY,
 }
+# Programs that compile quickly: every start compiles them.
+ENVIRONMENT = os.environ | {SWITCH: "compiler", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 MOMENTS = ("start", "step", "checkpoint", "evaluation")
 PEER_DEADLINE = 60  # seconds
 
@@ -78,7 +82,9 @@ class Job:
             own = [*command, f"--process_id={i}"] if count > 1 else command
             with log.open("w") as file:
                 processes.append(
-                    subprocess.Popen(own, cwd=ROOT, stdout=file, stderr=file, text=True)
+                    subprocess.Popen(
+                        own, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file, text=True
+                    )
                 )
             logs.append(log)
         return cls(workdir, processes, logs)

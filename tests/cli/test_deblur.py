@@ -24,7 +24,7 @@ PLUS = 10
 def model(tmp_path_factory):
     """A weights file: brighter by ten grey levels, with limits on its card."""
     module = create_model("atrous_net", num_channels=4, num_blocks=1, zero_init=True)
-    params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
     params["difference"]["bias"] = jnp.full(3, PLUS / 255)
     card = {"channels": 3, "limits": {"change": 0.2}}
     path = tmp_path_factory.mktemp("weights") / "plus.safetensors"

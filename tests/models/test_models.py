@@ -11,8 +11,6 @@ from jaxdeblur.convolutions import SWITCH
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import PRESETS, AtrousBlock, create_model, describe_model
 
-pytestmark = pytest.mark.own_convolutions
-
 # Small fields of each network, and its smallest image.
 SMALL = {
     "carlo_net": {"num_filters": 8},
@@ -298,7 +296,7 @@ def test_created_network_does_not_change_the_preset():
 @pytest.mark.parametrize("name", ["atrous_net", pytest.param("kaist_net", marks=pytest.mark.slow)])
 def test_remat_computes_blocks_again_for_the_same_gradients(name):
     blurred = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 3)), jnp.float32)
-    variables = create_model(name, **SMALL[name]).init(jax.random.key(0), blurred)
+    variables = quick_jit(create_model(name, **SMALL[name]).init)(jax.random.key(0), blurred)
 
     def gradient(remat):
         module = create_model(name, **SMALL[name], remat=remat)
@@ -322,7 +320,7 @@ def test_remat_computes_blocks_again_for_the_same_gradients(name):
 def test_kaist_net_can_start_as_the_identity():
     blurred = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 9)), jnp.float32)
     module = create_model("kaist_net", **SMALL["kaist_net"], zero_init=True)
-    restored, variables = module.init_with_output(jax.random.key(0), blurred)
+    restored, variables = quick_jit(module.init_with_output)(jax.random.key(0), blurred)
     np.testing.assert_array_equal(restored, blurred[..., 3:6])
     layers = flatten_dict(variables["params"], sep="/")
     zero = {name for name, x in layers.items() if name.endswith("kernel") and not x.any()}
@@ -340,9 +338,9 @@ def test_carlo_net_can_start_at_grey_with_activations_that_do_not_shrink():
     def deepest(he_init):
         """What the encoder makes of a picture, and what the network does."""
         module = create_model("carlo_net", num_filters=64, he_init=he_init)
-        variables = module.init(jax.random.key(0), blurred)
+        variables = quick_jit(module.init)(jax.random.key(0), blurred)
         kept = {"capture_intermediates": True, "mutable": "intermediates"}
-        restored, layers = module.apply(variables, blurred, **kept)
+        restored, layers = quick_jit(functools.partial(module.apply, **kept))(variables, blurred)
         first, last = (layers["intermediates"][f"encoder_{i}"]["__call__"][0] for i in (0, 9))
         return float(last.std() / first.std()), restored
 
@@ -355,7 +353,7 @@ def test_carlo_net_can_start_at_grey_with_activations_that_do_not_shrink():
 def test_zero_init_starts_as_the_identity():
     blurred = jnp.asarray(np.random.default_rng(0).random((1, 8, 8, 9)), jnp.float32)
     module = create_model("atrous_net", **SMALL["atrous_net"], zero_init=True)
-    restored, variables = module.init_with_output(jax.random.key(0), blurred)
+    restored, variables = quick_jit(module.init_with_output)(jax.random.key(0), blurred)
     np.testing.assert_array_equal(restored, blurred[..., 3:6])
     for name, layer in variables["params"].items():
         zero = name == "difference" or name.startswith("block")
@@ -380,7 +378,7 @@ def test_reach_is_how_far_a_pixel_is_felt(monkeypatch, name, fields, size):
     monkeypatch.setenv(SWITCH, "compiler")
     jax.clear_caches()
     module = create_model(name, **fields)
-    variables = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = quick_jit(module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     apply = quick_jit(module.apply)
     before = after = 0
     for phase in range(module.size_multiple):

@@ -57,7 +57,7 @@ def whole(deblurrer, picture, size):
 
 @pytest.mark.parametrize(
     ("channels", "size", "tile"),
-    [(3, (211, 101), 0), (3, (97, 260), 1), (9, (97, 131), 1)],
+    [(3, (83, 51), 0), (3, (97, 260), 1), (9, (97, 131), 1)],
     ids=str,
 )
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_batch_is_padded_to_the_grid_alone():
     for tile in (104, "auto", "off"):
         np.testing.assert_allclose(deblurrer(pictures, tile=tile), expected, rtol=0, atol=1e-5)
     on_grid = pictures[:, :128, :112]
-    expected = np.clip(deblurrer.module.apply(deblurrer.variables(), on_grid), 0, 1)
+    expected = np.clip(quick_jit(deblurrer.module.apply)(deblurrer.variables(), on_grid), 0, 1)
     np.testing.assert_allclose(deblurrer(on_grid), expected, rtol=0, atol=1e-6)
 
 
@@ -125,7 +125,7 @@ def test_strength_mixes():
     picture = (noise(40, 30, 3) * 255).astype(np.uint8)
     np.testing.assert_array_equal(deblurrer(picture, strength=0), picture)
     as_float = picture / np.float32(255)
-    unclipped = deblurrer.module.apply(
+    unclipped = quick_jit(deblurrer.module.apply)(
         deblurrer.variables(), np.pad(as_float, ((0, 216), (0, 226), (0, 0)), "reflect")[None]
     )[0, :40, :30]
     expected = np.clip(as_float + 0.25 * (unclipped - as_float), 0, 1)
