@@ -69,7 +69,7 @@ def naming_extra() -> Iterator[None]:
         extra = "" if package in _BASE else "[train]"
         raise MissingPackageError(
             f"the package {package} is missing; pip install 'jaxdeblur{extra}'", name=error.name
-        ) from error
+        ) from None
 
 
 # What a user can cause, and is told in a line.

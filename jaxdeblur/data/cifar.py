@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdeblur.data.patches import SharpImages
 from jaxdeblur.data.source import Kind
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, naming_extra
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -43,7 +43,8 @@ class Cifar10(SharpImages):
     """
 
     def __init__(self, data_dir: str | os.PathLike[str], split: str):
-        import tensorflow_datasets as tfds
+        with naming_extra():
+            import tensorflow_datasets as tfds
 
         folder = Path(data_dir).expanduser() / NAME / VERSION
         if not (folder / "dataset_info.json").is_file():

@@ -17,8 +17,11 @@ import numpy as np
 from jaxdeblur.data import frame_store
 from jaxdeblur.data.clip_folders import ClipFiles, examples, find_clips, read_frame, remarks
 from jaxdeblur.data.clips import Clip
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, naming_extra
 from jaxdeblur.runtime.progress import ProgressLine
+
+with naming_extra():  # at once, not in the middle of a report
+    from skimage.registration import phase_cross_correlation
 
 # What a clip's name looks like, and the number of clips and frames of each whole split: of the
 # REDS and GoPro publications (Nah et al., CVPRW 2019 and CVPR 2017).
@@ -183,8 +186,6 @@ def _misplaced(clip: Clip, frames: dict[int, _Frame]) -> Iterable[str]:
 
 def _shift(blurred: np.ndarray, sharp: np.ndarray, own: float) -> tuple[int, int] | None:
     """The shift that makes the pictures fit clearly better, in pixels of the frame, if any."""
-    from skimage.registration import phase_cross_correlation
-
     if own == 0 or min(blurred.std(), sharp.std()) == 0:
         return None
     found, _, _ = phase_cross_correlation(sharp, blurred, normalization=None)  # type: ignore[arg-type]

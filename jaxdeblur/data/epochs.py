@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-import grain
 import numpy as np
 
 from jaxdeblur.data.source import Sample, TrainingSample
+from jaxdeblur.errors import naming_extra
+
+with naming_extra():
+    import grain
 
 _ENDLESS = 2**40  # samples
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdeblur.data.images import SUFFIXES, UNREADABLE, image_files, read_header, read_rgb
 from jaxdeblur.data.patches import SharpImages
 from jaxdeblur.data.source import Kind
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, naming_extra
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -127,7 +127,8 @@ def photo_folder(data_dir: str | os.PathLike[str], split: str) -> Photos:
 
 def skimage_photos(split: str) -> Photos:
     """The colour photographs that ship with scikit-image: four to train on, two held out."""
-    import skimage
+    with naming_extra():
+        import skimage
 
     folder = Path(skimage.__file__).parent / "data"
     names = _SKIMAGE_FILES["train" if split == "train" else "val"]

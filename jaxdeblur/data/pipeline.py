@@ -9,14 +9,17 @@ of the seed and of the sample's number, whatever the number of threads and proce
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import grain
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxdeblur.data import epochs
 from jaxdeblur.data.source import Source
+
+if TYPE_CHECKING:
+    import grain
+    from ml_collections import ConfigDict
 
 Batch = dict[str, np.ndarray]
 
