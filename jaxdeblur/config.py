@@ -17,11 +17,11 @@ from jaxdeblur.losses import LOSSES
 from jaxdeblur.models import create_model
 
 _CHOICES = {
-    "dataset": tuple(DATASETS),
+    "dataset": DATASETS,
     "degradation": ("gaussian", "camera"),
     "dtype": ("float32", "bfloat16"),
     "grad_clip": ("each", "global"),
-    "loss": tuple(LOSSES),
+    "loss": LOSSES,
     "schedule": ("constant", "cosine"),
 }
 

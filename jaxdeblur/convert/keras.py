@@ -1,4 +1,8 @@
-"""Weights that the authors' Keras programs saved, as networks of this package."""
+"""Weights that the authors' Keras programs saved, as networks of this package.
+
+The authors of the three networks: Mancini & Simonati, "Deep Image Deblurring", University of
+Bologna, 2020 (github.com/MarcelloSimonati/DeepImageDeblurring), who offer their trained weights.
+"""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ from jaxdeblur.data.source import Source
 from jaxdeblur.errors import InputError
 from jaxdeblur.evaluation import pictures, tables
 
-# Published figures of the test split, by dataset: of the blurred images, and of each network, its
-# number of parameters among them where it is one of ours.
+# Figures of the test split that Mancini & Simonati ("Deep Image Deblurring", University of Bologna,
+# 2020) publish, by dataset: of the blurred images, and of each network, its number of parameters
+# among them where it is one of ours.
 PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
     "cifar10": {
         "blurred": {"psnr": 24.64, "ssim": 0.7127, "mse": 6.34e-3},

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 from PIL import Image
-from positions import make_config
+from positions import Positions, make_config
+from small_runs import metrics_lines, tiny_config
 
+from jaxdeblur import evaluation, training
 from jaxdeblur.data import datasets
+from jaxdeblur.data.source import Kind
 from jaxdeblur.errors import InputError
 
 
@@ -53,3 +56,67 @@ def test_what_a_folder_holds_is_guessed(tmp_path, folders, name):
 
 def test_nothing_is_guessed_of_no_folder(tmp_path):
     assert datasets.guess(str(tmp_path / "nowhere")) is None
+
+
+class Film:
+    """A source that is like none of the package's: three frames of noise, and a darker one."""
+
+    num_frames = 3
+    name = title = "film"
+
+    def __init__(self):
+        self._frames = np.random.default_rng(0).integers(0, 256, (5, 24, 32, 3), np.uint8)
+        self.labels = [str(i) for i in range(5)]
+
+    def __len__(self):
+        return 5
+
+    def smallest_size(self):
+        return 24, 32, "film"
+
+    def training_sample(self, config):
+        return lambda index, rng: self._cut(index, config.patch_size)
+
+    def evaluation_sample(self, config):
+        return lambda index, repeat: self._cut(index, config.eval_patch_size)
+
+    def whole_sample(self, index):
+        return self._cut(index, None)
+
+    def protocol(self, config):
+        return "every frame"
+
+    def _cut(self, index, size):
+        frame = self._frames[index, :size, :size]
+        return {"blurred": np.concatenate([frame] * 3, axis=-1), "sharp": frame // 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "eval_patch_size"),
+    [
+        (Kind(lambda config, split: Positions(5, 24, 32)), 3, 16),
+        (Kind(lambda config, split: Film(), has_whole=True), 9, 16),
+        (Kind(lambda config, split: Film(), has_whole=True), 9, 0),
+    ],
+    ids=["images", "frames", "whole frames"],
+)
+def test_a_new_kind_of_source_needs_its_line_alone(
+    monkeypatch, tmp_path, kind, channels, eval_patch_size
+):
+    monkeypatch.setitem(datasets.DATASETS, "new", kind)
+    changes = {"dataset": "new", "num_steps": 2, "eval_every_steps": 2}
+    config = tiny_config(**changes, eval_patch_size=eval_patch_size)
+    state = training.train_and_evaluate(config, tmp_path)
+    assert state.params["stem"]["kernel"].shape[2] == channels
+    assert np.isfinite(metrics_lines(tmp_path)[-1]["eval/psnr"])
+    summary = evaluation.run(config, source=tmp_path)
+    assert summary["num_images"] == 5
+    assert summary["card"]["channels"] == channels
+    expected = "every frame" if channels == 9 else "16x16 pixels"
+    assert expected in summary["protocol"]
+
+
+def test_whole_images_are_for_kinds_that_have_them(monkeypatch, tmp_path):
+    monkeypatch.setitem(datasets.DATASETS, "new", Kind(lambda config, split: Positions(5)))
+    with pytest.raises(InputError, match="eval_patch_size = 0, whole frames, is for clips; new"):
+        training.train_and_evaluate(tiny_config(dataset="new", eval_patch_size=0), tmp_path)
