@@ -32,6 +32,16 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def memory_of_the_tests() -> Iterator[None]:
+    """Keeps commands that tests run in this process from setting up its memory for good."""
+    from jaxdeblur.runtime import startup
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(startup, "keep_freed_memory", lambda: None)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def convolutions(request: pytest.FixtureRequest) -> Iterator[None]:
     """Gives networks the compiler's convolutions, which compile in a fraction of the time.
@@ -60,14 +70,12 @@ def run_script(
 
     For what ends before it computes: a script that computes has a process of its own.
     """
-    from jaxdeblur.runtime import startup
 
     def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         command = [str(ROOT / script), *map(str, arguments)]
         monkeypatch.setattr("sys.argv", command)
         monkeypatch.syspath_prepend((ROOT / script).parent)
         monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(startup, "keep_freed_memory", lambda: None)
         status = 0
         try:
             runpy.run_path(command[0], run_name="__main__")

@@ -85,6 +85,34 @@ def test_a_wrong_configuration_lists_those_there_are(command, capsys):
     assert not Path("nowhere").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"def get_config(:\n", "SyntaxError"),
+        (b"x = 1\n", "KeyError: 'get_config'"),
+        (b"def get_config():\n    raise RuntimeError('oh')\n", "RuntimeError: oh"),
+        (b"import nothing_there\n", "No module named 'nothing_there'"),
+        (b"def get_config():\n    return 5\n", "get_config() returns int"),
+        (b"\xff\xfe\x00", "SyntaxError"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_told_in_a_line(content, told, tmp_path, capsys):
+    (tmp_path / "mine.py").write_bytes(content)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert "mine.py" in line
+
+
+def test_training_needs_a_workdir(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "quickstart"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --workdir is missing")
+
+
 def test_help_names_flags_and_configurations(capsys):
     for command in ("train", "eval"):
         with pytest.raises(SystemExit) as end:

@@ -31,9 +31,8 @@ def main(argv: Sequence[str]) -> None:
 
         values = flags.parse(argv, _define, __doc__ or "")
         from jaxdeblur import evaluation
-        from jaxdeblur.runtime import cluster
 
-    with cluster.joined_by_flags(values):
+    with flags.joined(values):
         if values.workdir and values.checkpoint:
             raise InputError("--workdir and --checkpoint are both given; give one of them")
         if values.config.compilation_cache:

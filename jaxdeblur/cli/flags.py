@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags, logging
 
-from jaxdeblur.errors import InputError, nearest
+from jaxdeblur.errors import InputError, nearest, reported
 from jaxdeblur.runtime import cluster
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
@@ -36,7 +39,7 @@ def parse(
     # Orbax logs what it raises as well, with tracebacks.
     logging.get_absl_logger().setLevel("CRITICAL")
     values = flags.FlagValues()
-    cluster.define_flags(values)
+    _define_cluster(values)
     define(values)
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{description}\n{_help(values)}\n\nconfigurations: {', '.join(names())}")
@@ -49,7 +52,7 @@ def parse(
         rest = values(argv)
         if values.config is None:
             raise InputError(f"--config is missing; {_choices()}")
-        values.config.lock()  # a file that failed to load says so on first use
+        values.config.lock()
     except AttributeError as error:  # a key that the locked ConfigDict does not have
         raise InputError(_unknown_key(str(error))) from error
     except (flags.Error, TypeError, OSError) as error:
@@ -59,10 +62,47 @@ def parse(
     return values
 
 
+@contextlib.contextmanager
+def joined(values: flags.FlagValues, preempted_status: int = 0) -> Iterator[None]:
+    """`cluster.joined` as the command line says."""
+    with reported():
+        launch = cluster.choose(
+            values.distributed, values.coordinator_address, values.num_processes, values.process_id
+        )
+        if launch is None and (text := cluster.remark()):
+            print("warning:", text, file=sys.stderr)
+    with cluster.joined(launch, preempted_status, values.initialization_timeout):
+        yield
+
+
 def names() -> list[str]:
     """The configurations that the package has."""
     files = sorted(_CONFIGS.glob("*.py"))
     return [file.stem for file in files if "def get_config(" in file.read_text()]
+
+
+def _define_cluster(values: flags.FlagValues) -> None:
+    """Defines the flags that say how the processes of a command find each other."""
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        ["auto", "on", "off"],
+        "Join other processes: auto, if the environment tells of some; on, as JAX finds them.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0.", flag_values=values)
+    flags.DEFINE_integer(
+        "num_processes", None, "Number of processes.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "Number of this process.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "initialization_timeout",
+        300,
+        "Seconds to wait for all processes to be there.",
+        flag_values=values,
+    )
 
 
 def _help(values: flags.FlagValues) -> str:
@@ -91,16 +131,33 @@ def _with_config_found(argv: Sequence[str]) -> list[str]:
 def _file(config: str) -> str:
     """The file of a configuration: one that exists, or that of the package with this name."""
     if Path(config).expanduser().is_file():
-        return str(Path(config).expanduser())
+        return _checked(str(Path(config).expanduser()))
     name = config.removeprefix("configs/").removesuffix(".py")
     if name not in names():
         raise InputError(f"--config {config!r} is no file and no configuration; {_choices(name)}")
     return str(_CONFIGS / f"{name}.py")
 
 
+def _checked(file: str) -> str:
+    """The file, whose `get_config` has been tried."""
+    from ml_collections import ConfigDict
+
+    try:
+        config = runpy.run_path(file)["get_config"]()
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config() returns {type(config).__name__}")
+    except Exception as error:  # whatever the code of a user raises
+        raise InputError(
+            f"--config {file!r} is no configuration ({type(error).__name__}: {error}); it needs a "
+            "function get_config() that returns a ConfigDict, as configs/default.py has it"
+        ) from error
+    return file
+
+
 def _choices(name: str = "") -> str:
-    hint = f"{nearest(name, names())} " if name and "mean" in nearest(name, names()) else ""
-    return f"{hint}there are {', '.join(names())}"
+    """The end of an error message: the name that is nearest, if one is near, and all names."""
+    told, everything = nearest(name, names()), f"choose from {', '.join(names())}"
+    return told if told == everything else f"{told} {everything}"
 
 
 def _unknown_key(message: str) -> str:

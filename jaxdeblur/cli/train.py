@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jaxdeblur.errors import reported
+from jaxdeblur.errors import InputError, reported
 from jaxdeblur.runtime import startup
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ def main(argv: Sequence[str]) -> None:
         from jaxdeblur.cli import flags
 
         values = flags.parse(argv, _define, __doc__ or "")
-        from jaxdeblur.runtime import cluster
+        if not values.workdir:
+            raise InputError("--workdir is missing; give the run a folder: --workdir runs/first")
         from jaxdeblur.training import train_and_evaluate
 
-    with cluster.joined_by_flags(values, values.preempted_status):
+    with flags.joined(values, values.preempted_status):
         if values.config.compilation_cache:
             startup.use_compilation_cache()
         train_and_evaluate(values.config, values.workdir)
@@ -43,9 +44,7 @@ def main(argv: Sequence[str]) -> None:
 def _define(values: FlagValues) -> None:
     from absl import flags
 
-    flags.DEFINE_string(
-        "workdir", None, "Folder or URL of the run.", required=True, flag_values=values
-    )
+    flags.DEFINE_string("workdir", None, "Folder or URL of the run.", flag_values=values)
     flags.DEFINE_integer(
         "preempted_status",
         0,

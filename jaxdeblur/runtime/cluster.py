@@ -13,12 +13,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from jaxdeblur.errors import TOLD, InputError, exit_status, naming_extra, reported, tell
-
-if TYPE_CHECKING:
-    from absl.flags import FlagValues
 
 # Where a launcher tells a process its number and how many there are. Slurm means srun: sbatch runs
 # its script once.
@@ -122,45 +119,6 @@ def remark(environ: Mapping[str, str] = os.environ) -> str | None:
     if tasks.isdecimal() and int(tasks) > 1 and _launched(environ) is None:
         return f"Slurm gave {tasks} tasks, but this process is alone; start it with srun"
     return None
-
-
-def define_flags(values: FlagValues) -> None:
-    """Defines the flags that say how the processes of a command find each other."""
-    from absl import flags
-
-    flags.DEFINE_enum(
-        "distributed",
-        "auto",
-        ["auto", "on", "off"],
-        "Join other processes: auto, if the environment tells of some; on, as JAX finds them.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0.", flag_values=values)
-    flags.DEFINE_integer(
-        "num_processes", None, "Number of processes.", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_integer(
-        "process_id", None, "Number of this process.", lower_bound=0, flag_values=values
-    )
-    flags.DEFINE_integer(
-        "initialization_timeout",
-        300,
-        "Seconds to wait for all processes to be there.",
-        flag_values=values,
-    )
-
-
-@contextlib.contextmanager
-def joined_by_flags(values: FlagValues, preempted_status: int = 0) -> Iterator[None]:
-    """`joined` as the command line says."""
-    with reported():
-        launch = choose(
-            values.distributed, values.coordinator_address, values.num_processes, values.process_id
-        )
-        if launch is None and (text := remark()):
-            print("warning:", text, file=sys.stderr)
-    with joined(launch, preempted_status, values.initialization_timeout):
-        yield
 
 
 def choose(

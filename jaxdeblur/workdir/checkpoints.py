@@ -169,7 +169,7 @@ def read_newest(workdir: Path, state: State) -> State | None:
 
     Args:
       workdir: folder of the run.
-      state: shapes and types, see `training.state.abstract_state`.
+      state: shapes and types, as `jax.eval_shape` gives them of what makes a first state.
 
     Returns:
       The state as numpy arrays, None where there is no checkpoint at all.
@@ -201,7 +201,7 @@ def read_state(workdir: Path, step: int, state: State) -> State:
     Args:
       workdir: folder of the run.
       step: a step that has a checkpoint.
-      state: shapes and types, see `training.state.abstract_state`.
+      state: shapes and types, as `jax.eval_shape` gives them of what makes a first state.
 
     Returns:
       The state as numpy arrays.

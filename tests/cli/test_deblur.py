@@ -35,7 +35,6 @@ def model(tmp_path_factory):
 @pytest.fixture
 def deblur(model, monkeypatch, capsys):
     """Runs the command; returns its status, standard output and standard error."""
-    monkeypatch.setattr(startup, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(startup, "use_compilation_cache", lambda: None)
 
     def run(*arguments, model=model):

@@ -16,7 +16,7 @@ from jaxdeblur.configs import default
 from jaxdeblur.runtime import cluster
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("jaxdeblur/cli/train.py", "jaxdeblur/runtime/cluster.py")  # where the flags are
+SOURCES = ("jaxdeblur/cli/train.py", "jaxdeblur/cli/flags.py")  # where the flags are
 SBATCH = ROOT / "cluster" / "slurm" / "train.sbatch"
 JOBSET = ROOT / "cluster" / "kubernetes" / "jobset.yaml"
 RECIPES = [SBATCH, JOBSET, ROOT / "cluster" / "mpi.md", ROOT / "cluster" / "tpu.md"]
