@@ -92,7 +92,7 @@ def finished(tmp_path_factory):
 
 def test_two_processes_train_like_one_with_two_devices(finished, tmp_path):
     one = tmp_path / "one"
-    run(train_command(one), XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    run(train_command(one), JAX_NUM_CPU_DEVICES="2")
     for x, y in zip(
         jax.tree.leaves(final_parameters(finished)),
         jax.tree.leaves(final_parameters(one)),

@@ -238,7 +238,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_pa
 @pytest.mark.parametrize("changes", [{}, {"shard_state": True, "grad_accum_steps": 2}])
 def test_two_devices_train_like_one(tmp_path, monkeypatch, changes):
     config = tiny_config(num_steps=3)
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
     start = command(tiny_config(num_steps=3, **changes), tmp_path / "two")
     subprocess.run(start, cwd=ROOT, check=True)
     two = jaxdeblur.load(tmp_path / "two" / "checkpoints" / "3")
