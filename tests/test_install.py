@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from small_runs import tiny_config
 
-from jaxdeblur import training
+from jaxdeblur import errors, training
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,10 +57,16 @@ def without_train(*commands):
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-def test_all_packages_of_the_extra_are_hidden():
+def packages(requirements):
+    return {re.match(r"[\w-]+", text)[0] for text in requirements}
+
+
+def test_the_packages_are_those_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = {re.match(r"[\w-]+", text)[0] for text in project["optional-dependencies"]["train"]}
-    assert extra == set(MODULES)
+    assert packages(project["optional-dependencies"]["train"]) == set(MODULES)
+    modules = {"pillow": "PIL", "orbax-checkpoint": "orbax"}
+    base = {modules.get(x, x.replace("-", "_")) for x in packages(project["dependencies"])}
+    assert base == set(errors._BASE)
 
 
 def test_every_command_has_its_help():
