@@ -29,8 +29,9 @@ from PIL import Image
 from runners import peak_resident_bytes
 
 from jaxdeblur.configs import atrous_reds
-from jaxdeblur.data import clip_folders, frame_store, pipeline
-from jaxdeblur.data.clip_source import ClipSource
+from jaxdeblur.data import pipeline
+from jaxdeblur.data.clips import folders, store
+from jaxdeblur.data.clips.source import ClipSource
 from jaxdeblur.data.images import image_files
 from jaxdeblur.data.photos import Photos, skimage_photos
 from jaxdeblur.errors import InputError, reported
@@ -66,14 +67,14 @@ def run(arguments: argparse.Namespace) -> None:
     config.seed = arguments.seed
     photos = open_photos(arguments.images)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, store = Path(temporary, "folder"), Path(temporary, "store")
+        folder, stored = Path(temporary, "folder"), Path(temporary, "store")
         write_clips(folder, photos, arguments.clips, arguments.frames, arguments.seed)
-        seconds = write_store(folder, store, config.blur_variant)
+        seconds = write_store(folder, stored, config.blur_variant)
         num_frames = 2 * arguments.clips * arguments.frames
         print(f"{num_frames} frames of {WIDTH}x{HEIGHT}, stored in {seconds:.1f} s", flush=True)
         with (
             contextlib.closing(Loader(config, folder, arguments.folder_samples)) as from_folder,
-            contextlib.closing(Loader(config, store, arguments.samples)) as from_store,
+            contextlib.closing(Loader(config, stored, arguments.samples)) as from_store,
         ):
             for _ in range(TURNS):
                 from_folder.take_turn()
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         print("| | samples/s of a core | samples | MB on disk | memory MB | at the end |")
         print("|---|--:|--:|--:|--:|--:|")
         print(line("folder", folder, from_folder))
-        print(line("store", store, from_store))
+        print(line("store", stored, from_store))
         print(f"| ratio | {from_store.rate / from_folder.rate:.1f} | | | | |")
 
 
@@ -157,10 +158,10 @@ def expose(scene: np.ndarray, offset: np.ndarray, move: np.ndarray) -> np.ndarra
     return np.rint(np.mean([pan(scene, offset + t * move) for t in times], axis=0)).astype(np.uint8)
 
 
-def write_store(folder: Path, store: Path, variant: str) -> float:
-    """Stores the clips of a folder; returns the seconds that it took."""
+def write_store(folder: Path, path: Path, variant: str) -> float:
+    """Stores the clips of a folder at a path; returns the seconds that it took."""
     start = time.perf_counter()
-    frame_store.write(clip_folders.open_folder(folder, variant), store, variant)
+    store.write(folders.open_folder(folder, variant), path, variant)
     return time.perf_counter() - start
 
 
@@ -229,11 +230,11 @@ def serve(connection: Connection, config: ConfigDict, path: Path) -> None:
 
 def open_clips(path: Path, variant: str) -> ClipSource:
     """Opens all clips of a store, or of a folder, of which no decoded frame is kept."""
-    if frame_store.is_store(path):
-        stored = frame_store.open_store(path, variant).clips
-        return ClipSource("store", stored, frame_store.StoreReader(path, stored))
-    found = clip_folders.open_folder(path, variant)
-    return ClipSource("folder", found, clip_folders.FolderReader(found, cache_bytes=0))
+    if store.is_store(path):
+        stored = store.open_store(path, variant).clips
+        return ClipSource("store", stored, store.StoreReader(path, stored))
+    found = folders.open_folder(path, variant)
+    return ClipSource("folder", found, folders.FolderReader(found, cache_bytes=0))
 
 
 def seconds_when_idle() -> float:

@@ -48,22 +48,22 @@ def run_cifar10(arguments: argparse.Namespace) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> None:
-    from jaxdeblur.data import clip_check
+    from jaxdeblur.data.clips import check
     from jaxdeblur.errors import InputError
 
-    problems = clip_check.check(arguments.folder, arguments.variant, print)
+    problems = check.check(arguments.folder, arguments.variant, print)
     if problems:
         raise InputError(f"{problems} problems in {arguments.folder}, listed above")
 
 
 def run_frames(arguments: argparse.Namespace) -> None:
-    from jaxdeblur.data import clip_folders, frame_store
+    from jaxdeblur.data.clips import folders, store
     from jaxdeblur.runtime.progress import ProgressLine
 
-    clips = clip_folders.open_folder(arguments.folder, arguments.variant)
-    for remark in clip_folders.remarks(clips):
+    clips = folders.open_folder(arguments.folder, arguments.variant)
+    for remark in folders.remarks(clips):
         print(remark)
     total = 2 * sum(len(clip.frames) for clip in clips)
     with ProgressLine("frames", total) as progress:
-        frame_store.write(clips, arguments.store, arguments.variant, progress.update)
+        store.write(clips, arguments.store, arguments.variant, progress.update)
     print(f"{arguments.store}: {len(clips)} clips, {total} frames")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaxdeblur.data import cifar, clip_source, photos
+from jaxdeblur.data import cifar, photos
+from jaxdeblur.data.clips import source as clips
 from jaxdeblur.data.source import Kind, Source, check_fits
 
 if TYPE_CHECKING:
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 # By `config.dataset`. To guess what a folder holds, they are asked in this order.
 DATASETS: dict[str, Kind] = {
     "cifar10": cifar.KIND,
-    "clips": clip_source.kind("clips"),
-    "reds": clip_source.kind("REDS"),
-    "gopro": clip_source.kind("GoPro"),
+    "clips": clips.kind("clips"),
+    "reds": clips.kind("REDS"),
+    "gopro": clips.kind("GoPro"),
     "photos": photos.FOLDER,
     "skimage": photos.SKIMAGE,
 }

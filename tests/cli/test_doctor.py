@@ -20,7 +20,8 @@ from PIL import Image
 import jaxdeblur
 from jaxdeblur import cli
 from jaxdeblur.cli.doctor import common, data, devices, machine, versions
-from jaxdeblur.data import clip_folders, frame_store
+from jaxdeblur.data.clips import folders as clip_folders
+from jaxdeblur.data.clips import store as frame_store
 from jaxdeblur.runtime import startup
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from jaxdeblur import cli
-from jaxdeblur.data import clips, frame_store
+from jaxdeblur.data.clips import frames as clips
+from jaxdeblur.data.clips import store as frame_store
 
 SIZE = (70, 90)
 

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from jaxdeblur.configs import atrous_reds_small
-from jaxdeblur.data import clip_source, datasets, degrade, motion, pipeline
+from jaxdeblur.data import datasets, degrade, motion, pipeline
+from jaxdeblur.data.clips import source as clip_source
 from jaxdeblur.errors import InputError
 
 M = motion.MARGIN

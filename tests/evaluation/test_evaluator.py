@@ -14,8 +14,8 @@ from jaxdeblur import convert, evaluation, weights
 from jaxdeblur.configs import atrous_cifar, atrous_reds, quickstart
 from jaxdeblur.data import photos
 from jaxdeblur.data.blur import stratified_sigmas
-from jaxdeblur.data.clip_source import ClipSource
-from jaxdeblur.data.clips import Clip
+from jaxdeblur.data.clips.frames import Clip
+from jaxdeblur.data.clips.source import ClipSource
 from jaxdeblur.data.patches import SharpImages
 from jaxdeblur.errors import InputError
 from jaxdeblur.evaluation import evaluator

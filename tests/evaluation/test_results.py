@@ -10,7 +10,7 @@ from PIL import Image
 from jaxdeblur import create_model, evaluation, metrics
 from jaxdeblur.configs import atrous_cifar, atrous_photos, atrous_reds, quickstart
 from jaxdeblur.data import cifar, photos
-from jaxdeblur.data.clip_source import ClipSource
+from jaxdeblur.data.clips.source import ClipSource
 from jaxdeblur.errors import InputError
 from jaxdeblur.evaluation import evaluator, results, tables
 

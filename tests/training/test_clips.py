@@ -20,7 +20,8 @@ from small_runs import assert_equal_states, metrics_lines
 import jaxdeblur
 from jaxdeblur import evaluation, training, weights
 from jaxdeblur.configs import atrous_reds_small
-from jaxdeblur.data import clip_folders, frame_store
+from jaxdeblur.data.clips import folders as clip_folders
+from jaxdeblur.data.clips import store as frame_store
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import AtrousNet
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from jaxdeblur.data.clip_folders import ClipFiles, read_frame
-from jaxdeblur.data.clips import Clip, Part
+from jaxdeblur.data.clips.folders import ClipFiles, read_frame
+from jaxdeblur.data.clips.frames import Clip, Part
 from jaxdeblur.errors import InputError
 from jaxdeblur.runtime import atomic
 

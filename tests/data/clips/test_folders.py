@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from jaxdeblur.data.clip_folders import FolderReader, open_folder, read_frame, remarks
-from jaxdeblur.data.clips import Clip, Clips, Part, Window, choose
+from jaxdeblur.data.clips.folders import FolderReader, open_folder, read_frame, remarks
+from jaxdeblur.data.clips.frames import Clip, Clips, Part, Window, choose
 from jaxdeblur.errors import InputError
 
 SIZE = (12, 16)

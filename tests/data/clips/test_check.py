@@ -4,9 +4,10 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data
 
-from jaxdeblur.data import clip_check, frame_store
-from jaxdeblur.data.clip_folders import open_folder
-from jaxdeblur.data.clips import Clip
+from jaxdeblur.data.clips import check as clip_check
+from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips.folders import open_folder
+from jaxdeblur.data.clips.frames import Clip
 from jaxdeblur.errors import InputError
 
 FRAMES = 5

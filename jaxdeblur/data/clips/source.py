@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from jaxdeblur.data import clip_folders, clips, frame_store, motion, photos, triplets
+from jaxdeblur.data import motion, photos
+from jaxdeblur.data.clips import folders, store, triplets
+from jaxdeblur.data.clips.frames import Clip, Clips, Read, choose
 from jaxdeblur.data.patches import PatchSample
 from jaxdeblur.data.source import EvaluationSample, Kind, Sample, TrainingSample, check_fits
 
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class ClipSource(clips.Clips):
+class ClipSource(Clips):
     """The frames of one split's clips; see `source.Source`."""
 
     num_frames: ClassVar[int] = 3
 
-    def __init__(self, name: str, clips: Sequence[clips.Clip], read: clips.Read):
+    def __init__(self, name: str, clips: Sequence[Clip], read: Read):
         super().__init__(name, clips, read)
         self.title = name
 
@@ -99,32 +101,32 @@ def open_clips(data_dir: str, split: str, variant: str, title: str) -> ClipSourc
 
     Args:
       data_dir: the folder or the store.
-      split: see `clips.choose`.
+      split: see `frames.choose`.
       variant: which blurred frames, such as "blur" or "blur_jpeg".
       title: what to call the dataset.
 
     Raises:
       InputError: no such folder, clips that are not whole, or none for the split.
     """
-    read: clips.Read
-    if frame_store.is_store(data_dir):
-        index = frame_store.open_store(data_dir, variant)
+    read: Read
+    if store.is_store(data_dir):
+        index = store.open_store(data_dir, variant)
         if index.missing:
             _log.warning("%s: %d clips are not stored yet", data_dir, index.missing)
-        chosen = clips.choose(index.clips, split, data_dir)
-        read = frame_store.StoreReader(data_dir, chosen)
+        chosen = choose(index.clips, split, data_dir)
+        read = store.StoreReader(data_dir, chosen)
     else:
-        chosen = clips.choose(clip_folders.open_folder(data_dir, variant), split, data_dir)
-        for remark in clip_folders.remarks(chosen):
+        chosen = choose(folders.open_folder(data_dir, variant), split, data_dir)
+        for remark in folders.remarks(chosen):
             _log.warning("%s, %s: %s", data_dir, split, remark)
-        read = clip_folders.FolderReader(chosen)
+        read = folders.FolderReader(chosen)
     splits = sorted({clip.split or "clips" for clip in chosen})
     return ClipSource(f"{title} {' and '.join(splits)} ({variant})", chosen, read)
 
 
 def _lies_in(folder: str) -> bool:
     """A store, or a folder with one of sharp frames in it."""
-    if frame_store.is_store(folder):
+    if store.is_store(folder):
         return True
     names = (name for _, folders, _ in os.walk(Path(folder).expanduser()) for name in folders)
     return any(name.split("_")[-1] == "sharp" for name in names)

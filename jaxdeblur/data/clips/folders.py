@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdeblur.data.clips import Clip, Part
+from jaxdeblur.data.clips.frames import Clip, Part
 from jaxdeblur.data.images import UNREADABLE, is_image, read_header, read_rgb
 from jaxdeblur.errors import InputError
 

@@ -16,9 +16,9 @@ import pytest
 import zarr
 from PIL import Image
 
-from jaxdeblur.data import frame_store
-from jaxdeblur.data.clip_folders import open_folder
-from jaxdeblur.data.clips import Part, Window
+from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips.folders import open_folder
+from jaxdeblur.data.clips.frames import Part, Window
 from jaxdeblur.errors import InputError
 
 SIZES = {"000": (70, 130), "001": (64, 64)}  # not all multiples of the squares
@@ -149,8 +149,8 @@ def test_a_damaged_frame_is_named_and_the_clips_before_it_stay(folder, tmp_path)
 
 WRITE = """
 import resource, signal, sys
-from jaxdeblur.data import frame_store
-from jaxdeblur.data.clip_folders import open_folder
+from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips.folders import open_folder
 from jaxdeblur.errors import reported
 folder, store, most = sys.argv[1:]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdeblur.data import frame_store
-from jaxdeblur.data.clip_folders import ClipFiles, examples, find_clips, read_frame, remarks
-from jaxdeblur.data.clips import Clip
+from jaxdeblur.data.clips import store
+from jaxdeblur.data.clips.folders import ClipFiles, examples, find_clips, read_frame, remarks
+from jaxdeblur.data.clips.frames import Clip
 from jaxdeblur.errors import InputError, naming_extra
 from jaxdeblur.runtime.progress import ProgressLine
 
@@ -63,8 +63,8 @@ def check(folder: str | os.PathLike[str], variant: str, say: Callable[[str], Non
     Raises:
       InputError: no such folder, or no clips in it.
     """
-    if frame_store.is_store(folder):
-        index = frame_store.open_store(folder, variant)
+    if store.is_store(folder):
+        index = store.open_store(folder, variant)
         say(f"{folder}: a store of frames ({variant})")
         for line in _inventory(index.clips):
             say(line)

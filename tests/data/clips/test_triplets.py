@@ -9,9 +9,9 @@ import pytest
 
 from jaxdeblur.configs import atrous_reds
 from jaxdeblur.data import datasets, pipeline
-from jaxdeblur.data.clip_source import ClipSource
-from jaxdeblur.data.clips import Clip
-from jaxdeblur.data.triplets import TripletSample
+from jaxdeblur.data.clips.frames import Clip
+from jaxdeblur.data.clips.source import ClipSource
+from jaxdeblur.data.clips.triplets import TripletSample
 
 SIZE = (40, 48)
 

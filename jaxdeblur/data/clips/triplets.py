@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxdeblur.data.clips import Clips, Window
+from jaxdeblur.data.clips.frames import Clips, Window
 
 
 @dataclasses.dataclass(frozen=True)

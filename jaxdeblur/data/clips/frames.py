@@ -1,7 +1,7 @@
 """Clips as a source: frame after frame, each with its neighbours, never across clips.
 
-The frames are read from a folder of image files (`clip_folders`) or from a store made of one
-(`frame_store`).
+The frames are read from a folder of image files (`folders`) or from a store made of one
+(`store`).
 """
 
 from __future__ import annotations
