@@ -253,10 +253,10 @@ def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
     config = settings.read(workdir)
     try:
         module = create_model(config["model"], **config["model_kwargs"])
-        trained_on = f"{config['dataset']}, {{}} steps of batch {config['batch_size']}"
-        seed = config["seed"]
-    except KeyError as error:
-        raise InputError(f"workdir = {str(workdir)!r}: its config.json has no {error}") from error
+        card = {key: config[key] for key in ("model", "model_kwargs", "seed")}
+        dataset, batch_size = config["dataset"], config["batch_size"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{workdir / 'config.json'} is damaged ({error!r})") from error
     if step is None:
         step = checkpoints.best_step(workdir, log.validation_psnr(workdir))
     variables = checkpoints.read_variables(workdir, step)
@@ -266,12 +266,7 @@ def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
             f"workdir = {str(workdir)!r}: the checkpoint of step {step} does not belong to "
             "the network that its config.json names"
         )
-    card = {
-        "model": config["model"],
-        "model_kwargs": config["model_kwargs"],
-        "channels": channels,
-        "trained_on": trained_on.format(step),
-        "seed": seed,
-    }
+    card["channels"] = channels
+    card["trained_on"] = f"{dataset}, {step} steps of batch {batch_size}"
     variables = jax.tree.map(jnp.asarray, variables)
     return Deblurrer(module, variables.pop("params"), card, variables)

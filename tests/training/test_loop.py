@@ -85,6 +85,23 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
         jaxdeblur.load(workdir / "checkpoints" / "6")
 
 
+def test_a_configuration_that_is_damaged_or_of_another_network_is_told(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    file = workdir / "config.json"
+    config = json.loads(file.read_text())
+    wider = config | {"model_kwargs": config["model_kwargs"] | {"num_channels": 16}}
+    without = {key: value for key, value in config.items() if key != "seed"}
+    for content, message in (
+        (wider, "does not belong to the network that its config.json names"),
+        (without, r"config.json is damaged \(KeyError\('seed'\)\)"),
+        (config | {"model_kwargs": 7}, "config.json is damaged"),
+        ([], "config.json is damaged"),
+    ):
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=message):
+            jaxdeblur.load(workdir)
+
+
 # A run that is killed or asked to end, and started again.
 
 
