@@ -1,4 +1,5 @@
 import functools
+import json
 import os
 import re
 import shutil
