@@ -98,7 +98,7 @@ def transposed_convolve(
 
 def _by_platform(on_cpu: Callable, elsewhere: Callable, x: jax.Array, kernel: jax.Array):
     """One of two formulations of the same function of `x` and `kernel`."""
-    how = os.environ.get(SWITCH, "own")
+    how = os.environ.get(SWITCH) or "own"
     if how not in ("own", "compiler"):
         raise InputError(f"{SWITCH} = {how!r} must be 'own' or 'compiler'")
     if how == "compiler":
