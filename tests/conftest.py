@@ -87,6 +87,19 @@ def run_script(
     return run
 
 
+@pytest.fixture
+def small_weights(tmp_path: Path) -> Path:
+    """A file with a network that gives back its input."""
+    import jax
+
+    from jaxdeblur import create_model, weights
+
+    module = create_model("atrous_net", num_channels=4, num_blocks=1, zero_init=True)
+    params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 32, 32, 3)))["params"]
+    weights.save(tmp_path / "net.safetensors", weights.Deblurrer(module, params, {"channels": 3}))
+    return tmp_path / "net.safetensors"
+
+
 @pytest.fixture(scope="session")
 def reference_ssim() -> Callable[[np.ndarray, np.ndarray], float]:
     """scikit-image's SSIM of two images `[H, W, C]` in [0, 1], where the window is inside."""

@@ -4,13 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-
-from jaxdeblur import create_model, weights
 
 pytestmark = pytest.mark.own_convolutions
 
@@ -227,15 +223,6 @@ def test_wrong_arguments_are_one_line(command, message, run_script):
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
-
-
-@pytest.fixture
-def small_weights(tmp_path):
-    """A file with a network that gives back its input."""
-    module = create_model("atrous_net", num_channels=4, num_blocks=1, zero_init=True)
-    params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    weights.save(tmp_path / "net.safetensors", weights.Deblurrer(module, params, {"channels": 3}))
-    return tmp_path / "net.safetensors"
 
 
 @pytest.mark.slow

@@ -3,13 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-
-from jaxdeblur import create_model, weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,15 +13,6 @@ ROOT = Path(__file__).parents[2]
 def run(script, *arguments):
     command = [sys.executable, ROOT / "tools" / script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-
-
-@pytest.fixture
-def small_weights(tmp_path):
-    """A file with a network that gives back its input."""
-    module = create_model("atrous_net", num_channels=4, num_blocks=1, zero_init=True)
-    params = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    weights.save(tmp_path / "net.safetensors", weights.Deblurrer(module, params, {"channels": 3}))
-    return tmp_path / "net.safetensors"
 
 
 @pytest.mark.slow
