@@ -206,8 +206,31 @@ def test_one_byte_that_has_changed_is_noticed(workdir, caplog):
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged"):
+        checkpoints.read_variables(workdir, 3)
     assert_state(read_newest(workdir), 2)
     assert "is damaged" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_trained_parameters_are_read_without_knowing_the_network(tmp_path, averaged):
+    """Of a state whose optimizer's part is of types that only the training knows."""
+    params = {"b_10": {"kernel": np.ones((3, 2), np.float32)}, "b_9": np.arange(4, dtype="f")}
+    average = {"b_10": {"kernel": np.zeros((3, 2), np.float32)}, "b_9": -np.arange(4, dtype="f")}
+    statistics = {"batch_stats": {"mean": np.full(3, 0.5, np.float32)}}
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    opt_state = jax.tree.map(np.asarray, optimizer.init(params))
+    state = TrainState(
+        np.array(5, np.int32), params, average if averaged else None, statistics, opt_state
+    )
+    with checkpoints.Checkpoints(tmp_path) as saved:
+        saved.save(state, 5, {})
+    found = checkpoints.read_variables(tmp_path, 5)
+    expected = {"params": average if averaged else params, **statistics}
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    with pytest.raises(InputError, match="is no complete checkpoint"):
+        checkpoints.read_variables(tmp_path, 6)
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder"])
