@@ -11,8 +11,6 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import pytest
-
 from jaxdeblur.models import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -143,9 +141,8 @@ def test_models_hold_networks_alone():
     assert files == networks | {"__init__", "layers", "cost"}
 
 
-@pytest.mark.parametrize("name", ["configs"])
-def test_the_package_has_the_configurations_of_the_top(name):
-    assert (ROOT / "jaxdeblur" / name).samefile(ROOT / name)
+def test_the_package_has_the_configurations_of_the_top():
+    assert (ROOT / "jaxdeblur" / "configs").samefile(ROOT / "configs")
 
 
 def main() -> None:

@@ -106,9 +106,9 @@ def _define_cluster(values: flags.FlagValues) -> None:
 
 
 def _help(values: flags.FlagValues) -> str:
-    """A line for each flag, less those that absl brings."""
+    """A line for each flag, less the two that absl brings."""
     lines = ["  --config.KEY=VALUE        Replace a value of the configuration."]
-    for name in sorted(set(values) - set(flags.FlagValues()) - {"flagfile", "undefok"}):
+    for name in sorted(set(values) - {"flagfile", "undefok"}):
         flag = values[name]
         default = "" if flag.default is None else f" (default: {flag.default})"
         lines.append(f"  --{name:23} {flag.help}{default}")

@@ -345,6 +345,12 @@ def test_a_folder_that_is_missing(run, tmp_path):
     assert (status, last) == (1, "broken, and needed to train: folder (data)")
 
 
+def test_an_unknown_dataset_names_the_nearest(run, tmp_path):
+    status, sections, _ = run("--data-dir", tmp_path, "--dataset", "gopr")
+    assert dict(sections["data"])["failed"] == "--dataset 'gopr'; did you mean 'gopro'?"
+    assert status == 1
+
+
 def test_reading_ends_in_time(run, monkeypatch, tmp_path):
     monkeypatch.setattr(data, "_LIMIT", 0)
     for split in ("train", "val"):

@@ -32,7 +32,8 @@ def lines(folder: str, dataset: str | None, variant: str) -> Iterator[Line]:
         return
     yield Line("folder", folder)
     guessed = " (guessed; see --dataset)" if dataset is None else ""
-    dataset = dataset or datasets.guess(folder) or "photos"
+    dataset = dataset or datasets.guess(folder)
+    assert dataset is not None  # any folder may hold photographs
     yield Line("dataset", f"{dataset}{guessed}")
     for split in ("train", "val", "test"):
         with _warnings() as warnings:

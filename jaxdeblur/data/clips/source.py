@@ -128,5 +128,5 @@ def _lies_in(folder: str) -> bool:
     """A store, or a folder with one of sharp frames in it."""
     if store.is_store(folder):
         return True
-    names = (name for _, folders, _ in os.walk(Path(folder).expanduser()) for name in folders)
+    names = (name for _, below, _ in os.walk(Path(folder).expanduser()) for name in below)
     return any(name.split("_")[-1] == "sharp" for name in names)
