@@ -26,12 +26,7 @@ from runners import Case, divide
 from speed import parse_case
 
 from jaxdeblur.errors import reported
-from jaxdeblur.runtime.startup import (
-    inference_options,
-    keep_freed_memory,
-    single_call_options,
-    training_options,
-)
+from jaxdeblur.runtime.startup import keep_freed_memory, single_call_options, training_options
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
 _INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
@@ -80,11 +75,11 @@ def compile_call(case: Case):
     import jax
 
     from jaxdeblur.losses import l1
-    from jaxdeblur.models import create_model
+    from jaxdeblur.restoring.restore import compiler_options
     from jaxdeblur.runtime import distributed
 
     whole, _ = distributed.shardings()
-    network = create_model(case.network)
+    network = case.module()
     apply, divided = divide(case, network)
     shape = (case.batch, case.height, case.width, 3)
     blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
@@ -103,15 +98,15 @@ def compile_call(case: Case):
         step = jax.value_and_grad(loss)
         call = jax.jit(step, out_shardings=whole, compiler_options=training_options())
     else:
-        call = jax.jit(restore, compiler_options=inference_options())
+        call = jax.jit(restore, compiler_options=compiler_options(network))
     return call.lower(*arguments).compile(), arguments
 
 
 def describe(name: str) -> tuple[str, str]:
     """Returns the layer and the kind of an operation, from its source as JAX names it."""
-    *layers, primitive = re.split(r"(?:Atrous|Kaist|Carlo)Net\)*/(?:Sequential_\d+/)?", name)[
-        -1
-    ].split("/")
+    *layers, primitive = re.split(
+        r"(?:AtrousNet|KaistNet|CarloNet|NafNet|Maxim)\)*/(?:Sequential_\d+/)?", name
+    )[-1].split("/")
     layers = list(itertools.takewhile(lambda part: re.fullmatch(r"[a-z_\d]+", part), layers))
     layer = re.sub(r"_\d+\b", "_*", "/".join(layers)) or "outside the layers"
     if "transpose(" in name:

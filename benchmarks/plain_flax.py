@@ -6,28 +6,35 @@ so the same parameters fit both.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from plain_maxim import PlainMaxim
+from plain_nafnet import PlainNafNet
 
-from jaxdeblur.models import AtrousNet, CarloNet, KaistNet
+from jaxdeblur.models import AtrousNet, CarloNet, KaistNet, Maxim, NafNet
 
 leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.3)
 
 
-def plain_version(network: nn.Module) -> nn.Module:
-    """Returns the plain module of the same network, width and depth."""
-    if isinstance(network, AtrousNet):
-        return PlainAtrous(network.num_channels, network.num_blocks, network.dtype)
-    if isinstance(network, CarloNet):
-        return PlainCarlo(network.num_filters, network.dtype)
-    if isinstance(network, KaistNet):
-        widths = (network.num_blocks, network.num_inner_blocks, network.num_channels)
-        return PlainKaist(*widths, network.dtype)
-    raise TypeError(f"{type(network).__name__} has no plain version")
+def plain_apply(network: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns the plain version of a network, a function of variables and images."""
+    kinds: dict[type, type[nn.Module]] = {
+        AtrousNet: PlainAtrous,
+        CarloNet: PlainCarlo,
+        KaistNet: PlainKaist,
+        Maxim: PlainMaxim,
+        NafNet: PlainNafNet,
+    }
+    kind = kinds[type(network)]
+    names = {field.name for field in dataclasses.fields(kind)} - {"parent", "name"}
+    plain = kind(**{name: getattr(network, name) for name in names if hasattr(network, name)})
+    return functools.partial(plain.apply, method="final" if kind is PlainMaxim else None)
 
 
 class PlainAtrous(nn.Module):

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from flax import linen as nn
+from pytorch_nafnet import nafnet
 
-from jaxdeblur.models import AtrousNet, CarloNet, KaistNet
+from jaxdeblur.models import AtrousNet, CarloNet, KaistNet, NafNet
 
 Params = Mapping[str, torch.Tensor]
 leaky_relu = functools.partial(F.leaky_relu, negative_slope=0.3)
 
 
-def restore(network: nn.Module, params: Params, blurred: torch.Tensor) -> torch.Tensor:
-    """Applies the PyTorch version of a network of the package, for images, `[B, 3, H, W]`."""
+def torch_apply(network: nn.Module) -> Callable[[Params, torch.Tensor], torch.Tensor]:
+    """Returns a network's PyTorch version, a function of parameters and images `[B, 3, H, W]`."""
     if isinstance(network, AtrousNet):
-        return _atrous(network, params, blurred)
+        return functools.partial(_atrous, network)
     if isinstance(network, CarloNet):
-        return _carlo(params, blurred)
+        return _carlo
     if isinstance(network, KaistNet):
-        return _kaist(network, params, blurred)
+        return functools.partial(_kaist, network)
+    if isinstance(network, NafNet):
+        return functools.partial(nafnet, network)
     raise TypeError(f"{type(network).__name__} has no PyTorch version")
 
 

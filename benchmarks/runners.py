@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.runtime.startup import inference_options, keep_freed_memory, training_options
+from jaxdeblur.restoring.restore import compiler_options
+from jaxdeblur.runtime.startup import keep_freed_memory, training_options
 
 OURS = "jaxdeblur"
 SHARDED = "jaxdeblur sharded"
 PLAIN = "plain Flax"
 TORCH = ("PyTorch", "PyTorch channels_last", "PyTorch compiled")
 VARIANTS = (OURS, SHARDED, PLAIN, *TORCH)
+# Networks that are a preset with other fields.
+ALTERED: dict[str, tuple[str, dict[str, Any]]] = {"maxim_effort1": ("maxim", {"effort": 1})}
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 LEARNING_RATE = 1e-4
@@ -42,7 +45,7 @@ class Case:
     """What is timed.
 
     Attributes:
-      network: a preset's name.
+      network: a preset's name, or one of `ALTERED`.
       work: training (forward, L1 loss, gradients, Adam's update) or inference.
       batch: images.
       height: of an image, in pixels.
@@ -68,6 +71,13 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.network}:{self.work}:{self.batch}x{self.height}x{self.width}"
+
+    def module(self, dtype: str = "float32") -> Any:
+        """Returns the package's network."""
+        from jaxdeblur.models import create_model
+
+        preset, fields = ALTERED.get(self.network, (self.network, {}))
+        return create_model(preset, dtype=dtype).clone(**fields)
 
 
 class Worker:
@@ -116,21 +126,30 @@ def write_inputs(case: Case, path: Path) -> None:
     import jax
     from flax.traverse_util import flatten_dict
 
-    from jaxdeblur.models import create_model
     from jaxdeblur.models.cost import multiply_adds
-    from jaxdeblur.runtime.startup import single_call_options
 
-    network = create_model(case.network)
+    network = case.module()
     shape = (case.batch, case.height, case.width, 3)
-    blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
+    rng = np.random.default_rng(0)
+    blurred, sharp = rng.random((2, *shape), dtype=np.float32)
     # Parameters do not depend on the image's size.
     side = max(network.minimum_size, network.size_multiple)
-    init = jax.jit(network.init, compiler_options=single_call_options())
-    variables = init(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
-    params = flatten_dict(jax.device_get(variables["params"]), sep=".")
+    image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    # Not those that a network begins with: factors of zero hide what they multiply.
+    params = {
+        name: _random_parameter(rng, array.shape)
+        for name, array in flatten_dict(shapes, sep=".").items()
+    }
     # Each convolution has two gradients, as large as itself.
     flops = 2 * multiply_adds(network, shape) * (3 if case.work == "training" else 1)
     np.savez(path, blurred=blurred, sharp=sharp, flops=flops, **params)
+
+
+def _random_parameter(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """A kernel that keeps the size of what it is given, or a bias or scale of about 0.1."""
+    deviation = np.prod(shape[:-1]) ** -0.5 if len(shape) > 1 else 0.1
+    return rng.normal(0, deviation, shape).astype(np.float32)
 
 
 def versions() -> dict[str, str]:
@@ -247,20 +266,19 @@ class _Jax:
         import jax
         import optax
         from flax.traverse_util import unflatten_dict
-        from plain_flax import plain_version
+        from plain_flax import plain_apply
 
         from jaxdeblur.losses import l1
-        from jaxdeblur.models import create_model
         from jaxdeblur.runtime import distributed
 
         self._jax, self._case, self._device = jax, case, device
         self._resident = _resident_bytes()
         arrays, blurred, sharp = _load(inputs)
         dtype = "bfloat16" if case.precision == "bfloat16" else "float32"
-        network = create_model(case.network, dtype=dtype)
+        network = case.module(dtype)
         apply, divided = divide(case, network)
         if variant == PLAIN:
-            apply = plain_version(network).apply
+            apply = plain_apply(network)
         optimizer = optax.adam(LEARNING_RATE)
         whole, _ = distributed.shardings()
 
@@ -280,7 +298,7 @@ class _Jax:
 
         self._step = step
         self._restore = jax.jit(
-            apply, compiler_options=None if variant == PLAIN else inference_options()
+            apply, compiler_options=None if variant == PLAIN else compiler_options(network)
         )
         self._batch = jax.device_put((blurred, sharp), divided)
         self._params = jax.device_put(unflatten_dict(arrays, sep="."), whole)
@@ -322,8 +340,6 @@ class _Torch:
         import pytorch
         import torch
 
-        from jaxdeblur.models import create_model
-
         self._torch, self._case, self._device = torch, case, device
         self._target = "cuda" if device == "gpu" else "cpu"
         torch.set_num_threads(os.cpu_count() or 1)
@@ -338,7 +354,7 @@ class _Torch:
             for name, array in arrays.items()
         }
         self._blurred, self._sharp = (pytorch.to_torch(x, layout).to(self._target) for x in images)
-        apply = functools.partial(pytorch.restore, create_model(case.network))
+        apply = pytorch.torch_apply(case.module())
         self._apply = torch.compile(apply) if variant == TORCH[2] else apply
         if case.work == "training":
             # Fused is PyTorch's fastest update, several times faster than its default on a CPU.

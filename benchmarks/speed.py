@@ -12,7 +12,8 @@ gradients and Adam's update. The variants are
                          `JAX_NUM_CPU_DEVICES=2 python eval.py ...` on two: they divide the batch,
                          of a single image the columns (`jaxdeblur/convolutions/shares.py`)
   plain Flax             the networks as one writes them with nn.Conv and nn.ConvTranspose
-  PyTorch                eager, NCHW tensors in their default layout
+  PyTorch                eager, NCHW tensors in their default layout (of MAXIM, a network of JAX,
+                         there is none)
   PyTorch channels_last  eager, in the NHWC layout
   PyTorch compiled       the same under torch.compile
 
@@ -24,9 +25,10 @@ is taken as the machine's peak. With one round each variant's process ends befor
 begins, so that the largest cases need memory for one alone.
 The table gives medians over all calls. Memory is the most that a variant's process held beyond its
 libraries, compilation included; the first call is given without the time of a later one.
-The package's networks are compiled with `startup.inference_options()` and `training_options()`, as
-restoring photographs and training are.
+The package's networks are compiled with `restore.compiler_options()` and
+`startup.training_options()`, as restoring photographs and training are.
 
+`maxim_effort1` is MAXIM of which the first stage alone is computed.
 FLOPs are those of the direct convolutions: 2*K*K*in*out for each pixel, three times that for
 training. A formulation that needs fewer can exceed the peak.
 """
@@ -47,6 +49,7 @@ from typing import Any
 
 import numpy as np
 from runners import (
+    ALTERED,
     OURS,
     PRECISIONS,
     TORCH,
@@ -69,6 +72,9 @@ SIZES = (
     "inference:1x256x256",
     "inference:1x720x1280",
 )
+LARGE_NETWORKS = ("nafnet", "nafnet_64", "maxim", "maxim_effort1")
+# MAXIM takes multiples of 64.
+LARGE_SIZES = ("training:1x256x256", "inference:1x256x256", "inference:1x768x1280")
 # Relative, of the largest value. Adam's first update is nearly the gradient's sign, which
 # rounding flips where it is tiny.
 TOLERANCE = {"float32": 1e-3, "tf32": 3e-2, "bfloat16": 1e-1}
@@ -145,7 +151,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def parse_cases(arguments: argparse.Namespace) -> list[Case]:
     """Returns the cases that the arguments ask for, in every precision."""
-    texts = arguments.cases or [f"{network}:{size}" for network in NETWORKS for size in SIZES]
+    default = ((NETWORKS, SIZES), (LARGE_NETWORKS, LARGE_SIZES))
+    texts = arguments.cases or [
+        f"{network}:{size}" for names, sizes in default for network in names for size in sizes
+    ]
     precisions = arguments.precisions or (PRECISIONS if arguments.device == "gpu" else ("float32",))
     return [parse_case(text, precision) for text in texts for precision in precisions]
 
@@ -156,8 +165,9 @@ def parse_case(text: str, precision: str = "float32") -> Case:
         case = Case.parse(text, precision)
     except ValueError as error:
         raise InputError(f"{text!r}; a case is such as atrous_net:training:4x256x256") from error
-    if case.network not in PRESETS:
-        raise InputError(f"{text!r}: {nearest(case.network, PRESETS)}")
+    known = (*PRESETS, *ALTERED)
+    if case.network not in known:
+        raise InputError(f"{text!r}: {nearest(case.network, known)}")
     return case
 
 

@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
     config.rotate = False  # turn by 0, 90, 180 or 270 degrees; frames by 90, with probability 0.5
 
     # Clips, whose blur is in the data.
+    config.num_frames = 3  # that a network sees: 3 (previous, current, next) | 1 (current)
     config.blur_variant = "blur"  # the frames to restore, such as blur_jpeg or blur_gamma
     config.brightness = 0.0  # largest change of brightness, of values in [0, 1]
     config.frame_shift = 0  # pixels; most that the neighbours are moved in opposite directions
@@ -52,17 +53,23 @@ def get_config() -> ConfigDict:
     config.photo_share = 0.5
     config.camera_response = ""  # .npy file, as REDS publishes its inverse response; "": sRGB
 
-    # Optimisation: Adam.
+    config.mixup = 0.0  # probability that a training pair is mixed with another of its batch
+
+    # Optimisation: Adam, with decay of weights AdamW.
     config.batch_size = 32  # over all devices
     config.grad_accum_steps = 1  # parts of a batch, one after the other: less memory
     config.shard_state = False  # divide parameters and optimizer among devices, for large networks
     config.num_epochs = 30  # passes over the training split ...
     config.num_steps = 0  # ... unless the length is given in steps
-    config.loss = "l1"  # l1 | mse | charbonnier | psnr | ssim_l1
+    # l1 | mse | charbonnier | charbonnier_frequency | psnr | negative_psnr | ssim_l1
+    config.loss = "l1"
     config.learning_rate = 1e-4
-    config.schedule = "constant"  # constant | cosine (to 0), after the warm-up
+    config.schedule = "constant"  # constant | cosine (to the final rate), after the warm-up
+    config.final_learning_rate = 0.0
     config.warmup_steps = 0  # steps of linear warm-up from 0
-    config.adam_b2 = 0.999  # decay of Adam's average of squared gradients
+    config.adam_b1 = 0.9  # decay of Adam's average of gradients
+    config.adam_b2 = 0.999  # ... of squared gradients
+    config.weight_decay = 0.0  # share of the learning rate by which parameters shrink each step
     config.grad_clip_norm = 1.0  # 0 turns clipping off
     config.grad_clip = "each"  # each (parameter's norm by itself, as Keras) | global
     config.ema_decay = 0.0  # of the moving average of the parameters that is evaluated; 0: none
@@ -77,6 +84,8 @@ def get_config() -> ConfigDict:
     config.compilation_cache = True
 
     # Evaluation.
+    config.effort = 0  # of a network in stages: how many are computed; 0: all
+    config.tile = "auto"  # of whole frames: auto | off | pixels of a tile's side
     config.eval_batch_size = 100  # over all devices
     config.eval_repeats = 1  # R: each image R times, sigma from the r-th of R parts; 1: published
 

@@ -26,14 +26,17 @@ _CHOICES = {
 }
 
 _AT_LEAST = {
+    "adam_b1": 0,
     "adam_b2": 0,
     "batch_size": 1,
     "brightness": 0,
     "checkpoint_every_steps": 1,
+    "effort": 0,
     "ema_decay": 0,
     "eval_batch_size": 1,
     "eval_every_steps": 1,
     "eval_repeats": 1,
+    "final_learning_rate": 0,
     "frame_shift": 0,
     "grad_accum_steps": 1,
     "grad_clip_norm": 0,
@@ -41,12 +44,14 @@ _AT_LEAST = {
     "log_every_steps": 1,
     "max_sigma": 0,
     "min_sigma": 0,
+    "mixup": 0,
     "num_epochs": 0,
     "num_steps": 0,
     "patch_size": 1,
     "photo_share": 0,
     "seed": 0,
     "warmup_steps": 0,
+    "weight_decay": 0,
 }
 
 
@@ -67,11 +72,16 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.min_sigma = {config.min_sigma} is above config.max_sigma = {config.max_sigma}"
         )
-    for key in ("adam_b2", "ema_decay"):
+    for key in ("adam_b1", "adam_b2", "ema_decay"):
         if values[key] >= 1:
             raise InputError(f"config.{key} = {values[key]} must be below 1, such as 0.999")
-    if config.photo_share > 1:
-        raise InputError(f"config.photo_share = {config.photo_share} must be at most 1, a share")
+    for key, what in (("photo_share", "a share"), ("mixup", "a probability")):
+        if values[key] > 1:
+            raise InputError(f"config.{key} = {values[key]} must be at most 1, {what}")
+    if config.tile not in ("auto", "off") and not config.tile.isdecimal():
+        raise InputError(f"config.tile = {config.tile!r} must be auto, off or a number of pixels")
+    if config.num_frames not in (1, 3):
+        raise InputError(f"config.num_frames = {config.num_frames} must be 1 or 3")
     if not config.num_steps and not config.num_epochs:
         raise InputError("config.num_steps and config.num_epochs are both 0; set one of them")
     devices, parts = jax.device_count(), config.grad_accum_steps

@@ -44,8 +44,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 # What comes with the package itself; everything else comes with its extra `train`.
 _BASE = (
-    *("av", "dm_pix", "flax", "imagecodecs", "jax", "numpy", "orbax", "PIL", "pillow_heif", "rich"),
-    "safetensors",
+    *("av", "dm_pix", "flax", "imagecodecs", "jax", "numpy", "orbax", "PIL", "pillow_heif"),
+    *("platformdirs", "rich", "safetensors"),
 )
 
 

@@ -45,6 +45,31 @@ def psnr(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     return 10 * jnp.log10(1 + errors / 1e-4).mean()
 
 
+def negative_psnr(restored: jax.Array, sharp: jax.Array) -> jax.Array:
+    """Minus the mean PSNR over images, `10 log10(MSE + 1e-8)` in decibels.
+
+    References:
+      Chen et al., "HINet: Half Instance Normalization Network for Image Restoration", CVPRW 2021;
+      NAFNet is trained with it.
+    """
+    errors = jnp.square(restored - sharp).mean((1, 2, 3))
+    return 10 * jnp.log10(errors + 1e-8).mean()
+
+
+def charbonnier_frequency(restored: jax.Array, sharp: jax.Array) -> jax.Array:
+    """`charbonnier`, and a tenth of the mean absolute difference of the Fourier transforms.
+
+    The transform, over both axes, is not normalised: it counts differences of large areas.
+
+    References:
+      Tu et al., "MAXIM: Multi-Axis MLP for Image Processing", CVPR 2022, after Cho et al.,
+      "Rethinking Coarse-to-Fine Approach in Single Image Deblurring", ICCV 2021.
+    """
+    difference = jnp.fft.rfft2((restored - sharp).astype(jnp.float32), axes=(1, 2))
+    parts = jnp.abs(difference.real).mean() + jnp.abs(difference.imag).mean()
+    return charbonnier(restored, sharp) + 0.1 * parts / 2
+
+
 def ssim_l1(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     """`0.84 * (1 - SSIM) + 0.16 * L1`: structure for the eye, and the level where it is flat.
 
@@ -62,6 +87,8 @@ LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "l1": l1,
     "mse": mse,
     "charbonnier": charbonnier,
+    "charbonnier_frequency": charbonnier_frequency,
     "psnr": psnr,
+    "negative_psnr": negative_psnr,
     "ssim_l1": ssim_l1,
 }

@@ -16,9 +16,11 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxdeblur import catalogue
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.models import create_model, describe_model
 from jaxdeblur.models.layers import Array
+from jaxdeblur.models.variables import channels_of, check_shapes
 from jaxdeblur.restoring import restore, tiling
 from jaxdeblur.runtime import atomic, remote
 from jaxdeblur.workdir import log, settings
@@ -140,41 +142,85 @@ def save(path: str | os.PathLike[str], deblurrer: Deblurrer) -> None:
         partial.write_bytes(data)
 
 
-def load(source: str | os.PathLike[str], *, dtype: Any = None) -> Deblurrer:
+def load(
+    source: str | os.PathLike[str], *, dtype: Any = None, effort: int | None = None
+) -> Deblurrer:
     """Loads a trained network.
 
     Args:
-      source: the name of shipped weights (see `shipped`), a safetensors file that `save` wrote, the
-        workdir of a run (its checkpoint with the best validation PSNR), or one checkpoint
-        (`WORKDIR/checkpoints/STEP`); the last two may be URLs, `s3://` or `gs://`.
+      source: the name of shipped weights (see `shipped`) or of fetched ones (`jaxdeblur fetch`); a
+        safetensors file that `save` wrote; a file or folder of another program that `convert.read`
+        knows, such as "NAFNet-GoPro-width64.pth"; the workdir of a run (its checkpoint with the
+        best validation PSNR), or one checkpoint (`WORKDIR/checkpoints/STEP`); the last two may be
+        URLs, `s3://` or `gs://`.
       dtype: type of the arithmetic, such as "bfloat16"; by default float32.
+      effort: of a network in stages (MAXIM), how many to compute; by default all.
 
     Raises:
-      InputError: no such thing, or it is damaged.
+      InputError: no such thing, it is damaged, or an effort that the network has not.
     """
     deblurrer = _load(source)
-    if dtype is None:
-        return deblurrer
-    return dataclasses.replace(deblurrer, module=deblurrer.module.clone(dtype=jnp.dtype(dtype)))
+    options: dict[str, Any] = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
+    if effort is not None:
+        _check_effort(deblurrer.module, effort)
+        options["effort"] = effort
+    return dataclasses.replace(deblurrer, module=deblurrer.module.clone(**options))
+
+
+def _check_effort(module: Any, effort: int) -> None:
+    stages = getattr(module, "num_stages", None)
+    if stages is None:
+        raise InputError(
+            f"effort = {effort} is for networks in stages (maxim); {type(module).__name__} has "
+            "none; leave it out"
+        )
+    if not 1 <= effort <= stages:
+        raise InputError(f"effort = {effort} must be from 1 to {stages}, the network's stages")
 
 
 def _load(source: str | os.PathLike[str]) -> Deblurrer:
     if remote.is_remote(source):
         with remote.copy(str(source)) as local:
             return _load(local)
-    path = Path(source).expanduser()
-    if str(source) in (cards := shipped()):
-        return _load_shipped(str(source), cards[str(source)])
+    name, path = str(source), Path(source).expanduser()
+    if name in (cards := shipped()):
+        return _load_shipped(name, cards[name])
+    if name in (files := catalogue.fetched()):
+        return _load_file(files[name])
     if path.is_file():
-        return _load_file(path)
+        return _load_file(path) if _has_card(path) else _convert(path)
     if (path / "config.json").is_file():
         return _load_checkpoint(path, None)
     if path.is_dir() and path.parent.name == "checkpoints" and path.name.isdigit():
         return _load_checkpoint(path.parent.parent, int(path.name))
+    if path.is_dir():
+        return _convert(path)
+    if name in catalogue.ENTRIES:
+        raise InputError(f"{name!r} is not here yet; get it with `jaxdeblur fetch {name}`")
     raise InputError(
-        f"{str(source)!r} is no weights file, workdir or checkpoint (WORKDIR/checkpoints/STEP), "
-        f"and no name of shipped weights; {nearest(str(source), cards)}"
+        f"{name!r} is no weights file, workdir or checkpoint (WORKDIR/checkpoints/STEP), and no "
+        f"name of shipped or fetched weights; {nearest(name, [*cards, *catalogue.ENTRIES])}"
     )
+
+
+def _has_card(path: Path) -> bool:
+    """Whether a file is one that `save` wrote, and no safetensors file of another program."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return "card" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _convert(path: Path) -> Deblurrer:
+    """Reads what another program wrote."""
+    from jaxdeblur import convert  # which few need
+
+    module, params, source = convert.read(path)
+    card = {"channels": channels_of(module, {"params": params}), "source": source}
+    return Deblurrer(module, params, card)
 
 
 def shipped() -> dict[str, dict[str, Any]]:
@@ -214,37 +260,6 @@ def _load_file(path: Path) -> Deblurrer:
     check_shapes(module, unflatten_dict(arrays, sep="/"), card["channels"], str(path))
     variables = jax.tree.map(jnp.asarray, unflatten_dict(arrays, sep="/"))
     return Deblurrer(module, variables.pop("params"), card, variables)
-
-
-def check_shapes(module: nn.Module, variables: Any, channels: int, source: str) -> None:
-    """Raises InputError, naming `source`, unless `variables` are those of the module."""
-    expected: dict[Any, Any] = flatten_dict(_needed(module, channels))
-    given: dict[Any, Any] = flatten_dict(variables)
-    for path in sorted(expected.keys() | given.keys()):
-        needed, found = (tree[path].shape if path in tree else None for tree in (expected, given))
-        if needed != found:
-            raise InputError(
-                f"{source}: {'/'.join(path)} has shape {found}, but {type(module).__name__} with "
-                f"{channels} channels needs {needed}; the two do not belong together"
-            )
-
-
-def channels_of(module: nn.Module, variables: Any) -> int | None:
-    """The channels of input for which these are a network's variables; None for no number.
-
-    3 of image mode, 9 of video mode.
-    """
-
-    def shapes(tree: Any) -> Any:
-        return jax.tree.map(lambda x: x.shape, tree)
-
-    given = shapes(variables)
-    return next((n for n in (3, 9) if shapes(_needed(module, n)) == given), None)
-
-
-def _needed(module: nn.Module, channels: int) -> Any:
-    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), image)
 
 
 def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:

@@ -70,7 +70,7 @@ def test_the_packages_are_those_of_the_project():
 
 
 def test_every_command_has_its_help():
-    commands = ("", "deblur", "models", "prepare", "convert", "doctor", "train", "eval")
+    commands = ("", "deblur", "models", "fetch", "prepare", "convert", "doctor", "train", "eval")
     for status, out, err in without_train(*([*name.split(), "--help"] for name in commands)):
         assert (status, err) == (0, "")
         assert len(out.splitlines()) > 4

@@ -20,6 +20,7 @@ import jax
 
 from jaxdeblur import weights
 from jaxdeblur.errors import InputError, reported
+from jaxdeblur.models.variables import check_shapes
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def combine(base: str, added: Sequence[tuple[str, float]]) -> weights.Deblurrer:
     for source, share in added:
         trained = weights.load(source)
         channels = start.card["channels"]
-        weights.check_shapes(start.module, trained.variables(), channels, f"--add {source!r}")
+        check_shapes(start.module, trained.variables(), channels, f"--add {source!r}")
         params = jax.tree.map(
             lambda p, t, s, share=share: p + share * (t - s), params, trained.params, start.params
         )

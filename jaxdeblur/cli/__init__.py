@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import jaxdeblur
-from jaxdeblur.cli import convert, deblur, doctor, eval, models, prepare, train
+from jaxdeblur.cli import convert, deblur, doctor, eval, fetch, models, prepare, train
 from jaxdeblur.errors import InputError, reported
 
 # Subcommands whose flags are those of the keys of a configuration; they parse them themselves.
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxdeblur", description="Image deblurring in JAX.")
     parser.add_argument("--version", action="version", version=jaxdeblur.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (deblur, models, prepare, convert, doctor):
+    for command in (deblur, models, fetch, prepare, convert, doctor):
         command.add_parser(commands)
     for name, (_, summary) in _CONFIGURED.items():
         commands.add_parser(name, help=summary)

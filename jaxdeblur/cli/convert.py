@@ -18,24 +18,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     run.add_argument("checkpoint", metavar="WORKDIR", help="or WORKDIR/checkpoints/STEP")
     run.add_argument("output", metavar="OUT.safetensors")
     run.set_defaults(run=run_training_run)
-    for origin in (keras, run):
+    file = origins.add_parser("file", help="official weights of NAFNet or MAXIM, or of Keras")
+    file.add_argument("source", metavar="FILE", help=".pth, checkpoint.npz, .tgz, or a folder")
+    file.add_argument("output", metavar="OUT.safetensors")
+    file.set_defaults(run=run_file)
+    for origin in (keras, run, file):
         origin.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run_keras(arguments: argparse.Namespace) -> None:
-    import jax
-
     from jaxdeblur.convert import from_keras
-    from jaxdeblur.weights import Deblurrer, channels_of
 
     module, params = from_keras(arguments.model_json, arguments.weights_h5)
-    count = sum(x.size for x in jax.tree.leaves(params))
-    card = {
-        "channels": channels_of(module, {"params": params}),
-        "source": f"Keras, {Path(arguments.weights_h5).name}",
-    }
-    _write(Deblurrer(module, params, card), arguments)
-    print(f"{arguments.output}: {type(module).__name__}, {count:,} parameters")
+    _write_converted(module, params, f"Keras, {Path(arguments.weights_h5).name}", arguments)
+
+
+def run_file(arguments: argparse.Namespace) -> None:
+    from jaxdeblur.convert import read
+
+    module, params, source = read(arguments.source)
+    _write_converted(module, params, source, arguments)
 
 
 def run_training_run(arguments: argparse.Namespace) -> None:
@@ -44,6 +46,18 @@ def run_training_run(arguments: argparse.Namespace) -> None:
     deblurrer = load(arguments.checkpoint)
     _write(deblurrer, arguments)
     print(f"{arguments.output}: {deblurrer.card['trained_on']}")
+
+
+def _write_converted(module, params, source: str, arguments: argparse.Namespace) -> None:
+    import jax
+
+    from jaxdeblur.models.variables import channels_of
+    from jaxdeblur.weights import Deblurrer
+
+    card = {"channels": channels_of(module, {"params": params}), "source": source}
+    _write(Deblurrer(module, params, card), arguments)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    print(f"{arguments.output}: {type(module).__name__}, {count:,} parameters")
 
 
 def _write(deblurrer, arguments: argparse.Namespace) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import typing
+from typing import TYPE_CHECKING, Any
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
     from flax import linen as nn
 
 _SIZES = ((256, 256), (720, 1280))  # height and width in pixels, whose cost is told
@@ -41,7 +41,6 @@ def facts(module: nn.Module, channels: int) -> dict[str, str]:
     """What a network costs, how far it sees and which sizes it takes, in words."""
     from jaxdeblur.models.cost import multiply_adds, num_parameters
 
-    side = sum(module.reach) + 1
     multiple, minimum = module.size_multiple, module.minimum_size
     grid = f"multiples of {multiple}" if multiple > 1 else "any size"
     costs = {
@@ -53,9 +52,16 @@ def facts(module: nn.Module, channels: int) -> dict[str, str]:
     return {
         "parameters": f"{num_parameters(module, channels):,}",
         **costs,
-        "field of view": f"{side}x{side} pixels",
+        "field of view": _field_of_view(module),
         "size grid": f"{grid}, from {minimum}; jaxdeblur.load pads other ones",
     }
+
+
+def _field_of_view(module: Any) -> str:
+    if module.reach is None:
+        return f"all of a picture, in tiles of up to {module.tile_size} pixels"
+    side = sum(module.reach) + 1
+    return f"{side}x{side} pixels"
 
 
 def _print_facts(named: dict, indent: str = "    ") -> None:

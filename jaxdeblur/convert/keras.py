@@ -19,7 +19,7 @@ from flax.traverse_util import unflatten_dict
 
 from jaxdeblur.errors import InputError, naming_extra
 from jaxdeblur.models import create_model
-from jaxdeblur.weights import check_shapes
+from jaxdeblur.models.variables import check_shapes
 
 _CONVOLUTIONS = ("Conv2D", "Conv2DTranspose")
 

@@ -8,10 +8,11 @@ there. So this package writes every convolution as matrix products, and XLA comp
 training step of the published networks then takes 0.43 to 0.75 of PyTorch's time; docs/speed.md has
 the measurements.
 
-What it gives. Three functions of arrays, which the layers in `jaxdeblur.models.layers` call:
+What it gives. Four functions of arrays, which the layers in `jaxdeblur.models.layers` call:
 
   convolve             with stride or dilation, 'SAME' or 'VALID'
   transposed_convolve  its linear transpose
+  depthwise_convolve   each channel by itself (NAFNet)
   adaptive_convolve    with a kernel of its own for every pixel (KAIST_NET)
 
 They know no networks and no parameters, and mean the same on every platform, to rounding.
@@ -48,7 +49,15 @@ from jaxdeblur.convolutions.functions import (
     Padding,
     adaptive_convolve,
     convolve,
+    depthwise_convolve,
     transposed_convolve,
 )
 
-__all__ = ["SWITCH", "Padding", "adaptive_convolve", "convolve", "transposed_convolve"]
+__all__ = [
+    "SWITCH",
+    "Padding",
+    "adaptive_convolve",
+    "convolve",
+    "depthwise_convolve",
+    "transposed_convolve",
+]

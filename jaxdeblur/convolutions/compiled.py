@@ -57,3 +57,15 @@ def _transposed_backward(stride, crop, height, width, residuals, cotangent):
 
 
 transposed_convolve.defvjp(_transposed_forward, _transposed_backward)
+
+
+def depthwise_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves the channels of `[B, H, W, C]` with `[K, K, 1, C]`, zeros beyond the border."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdeblur.convolutions import compiled, cpu, shares
+from jaxdeblur.convolutions import compiled, cpu, depthwise, shares
 from jaxdeblur.errors import InputError
 
 Padding = Literal["SAME", "VALID"]
@@ -34,7 +34,7 @@ Padding = Literal["SAME", "VALID"]
 SWITCH = "JAXDEBLUR_CONVOLUTIONS"
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "dilation", "padding"))
+@functools.partial(jax.jit, static_argnames=("stride", "dilation", "padding", "own"))
 def convolve(
     x: jax.Array,
     kernel: jax.Array,
@@ -42,6 +42,7 @@ def convolve(
     stride: int = 1,
     dilation: int = 1,
     padding: Padding = "SAME",
+    own: bool = True,
 ) -> jax.Array:
     """Convolution as deep learning means it (no kernel flip).
 
@@ -51,6 +52,8 @@ def convolve(
       stride: pixels between outputs.
       dilation: pixels between the kernel's taps; 1 where there is a stride.
       padding: TensorFlow's 'SAME' (`[B, ceil(H/stride), ceil(W/stride), out]`) or 'VALID'.
+      own: whether a CPU gets this package's formulation, which is quicker as a rule, and takes
+        longer to compile.
     """
     if stride > 1 and dilation > 1:
         raise ValueError(f"stride={stride} and dilation={dilation}: one of them must be 1")
@@ -60,8 +63,10 @@ def convolve(
         x, pads = shares.widened(x, pads[1]), [pads[0], (0, 0)]
     border: compiled.Border = (pads[0], pads[1])
     options = {"border": border, "stride": stride, "dilation": dilation}
-    on_cpu = functools.partial(cpu.convolve, **options)
-    return _by_platform(on_cpu, functools.partial(compiled.convolve, **options), x, kernel)
+    elsewhere = functools.partial(compiled.convolve, **options)
+    if not own:
+        return elsewhere(x, kernel)
+    return _by_platform(functools.partial(cpu.convolve, **options), elsewhere, x, kernel)
 
 
 @functools.partial(jax.jit, static_argnames=("stride", "padding"))
@@ -94,6 +99,20 @@ def transposed_convolve(
     elsewhere = functools.partial(compiled.transposed_convolve, **options)
     y: Any = _by_platform(on_cpu, elsewhere, x, kernel)
     return y[:, :, before * stride : width - after * stride]
+
+
+@jax.jit
+def depthwise_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves each channel by itself, with zeros beyond the border.
+
+    Args:
+      x: float `[B, H, W, C]`.
+      kernel: float `[K, K, 1, C]`, K odd.
+
+    Returns:
+      `[B, H, W, C]`.
+    """
+    return _by_platform(depthwise.depthwise_convolve, compiled.depthwise_convolve, x, kernel)
 
 
 def _by_platform(on_cpu: Callable, elsewhere: Callable, x: jax.Array, kernel: jax.Array):

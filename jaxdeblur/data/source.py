@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Source(Protocol):
       labels: what to call each image.
     """
 
-    num_frames: ClassVar[int]
+    num_frames: int
     name: str
     title: str
     labels: list[str]

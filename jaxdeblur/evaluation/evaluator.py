@@ -88,7 +88,8 @@ class Evaluator:
         self.total = len(source) * config.eval_repeats
         self._config, self._source = config, source
         self._module, self._channels = module, channels
-        self._options = restore.Options(scales=tuple(scales))
+        tile = int(config.tile) if config.tile.isdecimal() else config.tile
+        self._options = restore.Options(tile, scales=tuple(scales))
         self._replicated, self._divided = distributed.shardings()
         self._measure = jax.jit(measure)
         self._step = jax.jit(
@@ -240,7 +241,8 @@ def run(
     with distributed.together():
         configuration.check(config)
         images = datasets.open_source(config, "test")
-        deblurrer = None if source is None else weights.load(source)
+        effort = config.effort or None
+        deblurrer = None if source is None else weights.load(source, effort=effort)
         channels = 3 if deblurrer is None else deblurrer.card["channels"]
         if channels > 3 * images.num_frames:
             raise InputError(

@@ -6,18 +6,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdeblur.models.layers import Conv, ConvTranspose
+from jaxdeblur.models.layers import Layer
+from jaxdeblur.models.variables import needed
 
 
 def num_parameters(module: nn.Module, channels: int = 3) -> int:
     """Counts the parameters of a network with 3 or 9 channels of input."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    params = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
-    return sum(x.size for x in jax.tree.leaves(params))
+    return sum(x.size for x in jax.tree.leaves(needed(module, channels)["params"]))
 
 
 def multiply_adds(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
-    """Counts the multiplications of a network's convolutions, done directly, for a batch.
+    """Counts the multiplications of a network's layers, done directly, for a batch.
 
     Each comes with an addition; a FLOP is half of the pair. Whatever has no learned kernel is left
     out, also KAIST_NET's adaptive convolution, 75 for a pixel.
@@ -34,12 +33,8 @@ def multiply_adds(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
     def count(layer, arguments, options, context):
         nonlocal total
         y = layer(*arguments, **options)
-        if isinstance(context.module, Conv | ConvTranspose):
-            (x,) = arguments
-            # Each number of the kernel meets every pixel of the smaller side once: of the output,
-            # of a transposed convolution the input.
-            pixels = min(x.size // x.shape[-1], y.size // y.shape[-1])
-            total += context.module.variables["params"]["kernel"].size * pixels
+        if isinstance(context.module, Layer) and context.method_name == "__call__":
+            total += context.module.products(*arguments, y)
         return y
 
     with nn.intercept_methods(count):

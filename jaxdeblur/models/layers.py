@@ -1,4 +1,4 @@
-"""The layers that the three networks share: convolutions with parameters, input checks.
+"""The layers that the networks share: convolutions with parameters, input checks.
 
 Shapes and padding are those of `convolutions`. Parameters are float32; `dtype` is the
 arithmetic's type, by default that of input and parameters together.
@@ -6,22 +6,25 @@ arithmetic's type, by default that of input and parameters together.
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 
-from jaxdeblur.convolutions import Padding, convolve, transposed_convolve
+from jaxdeblur.convolutions import Padding, convolve, depthwise_convolve, transposed_convolve
 from jaxdeblur.errors import InputError
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """LeakyReLU with Keras's default slope, 0.3, which all three networks use."""
+    """LeakyReLU with Keras's default slope, 0.3, which the networks of Keras use."""
     return nn.leaky_relu(x, negative_slope=0.3)
 
 
@@ -49,14 +52,91 @@ def check_input(blurred: jax.Array, network: str, *, multiple: int = 1, minimum:
         )
 
 
-class Conv(nn.Module):
-    """`convolve` with a bias and learned parameters `kernel` and `bias`."""
+def resize_linear(x: jax.Array, scale: float) -> jax.Array:
+    """Changes the size by linear interpolation, as `jax.image.resize` does, antialiased.
+
+    A sum of shifted copies along each axis, where `jax.image.resize` multiplies by a matrix.
+
+    Args:
+      x: float `[B, H, W, C]`.
+      scale: of both sides, a power of two; they must be divisible.
+    """
+    if scale == 1:
+        return x
+    resize = _shrink_axis if scale < 1 else _enlarge_axis
+    factor = round(max(scale, 1 / scale))
+    # The axis first that leaves, or makes, less for the other.
+    return resize(resize(x, factor, 1), factor, 2)
+
+
+def _enlarge_axis(x: jax.Array, factor: int, axis: int) -> jax.Array:
+    """Each pixel becomes `factor` ones, whose weights are those of its two neighbours and its."""
+    size = x.shape[axis]
+    pads = [(int(i == axis),) * 2 for i in range(4)]
+    padded = jnp.pad(x, pads, mode="edge")
+    before, after = (jax.lax.slice_in_dim(padded, n, n + size, axis=axis) for n in (0, 2))
+    pixels = []
+    for phase in range(factor):
+        offset = (phase + 0.5) / factor - 0.5  # from the pixel's centre
+        neighbour = before if offset < 0 else after
+        pixels.append((1 - abs(offset)) * x + abs(offset) * neighbour)
+    shape = [*x.shape[:axis], size * factor, *x.shape[axis + 1 :]]
+    return jnp.stack(pixels, axis + 1).reshape(shape)
+
+
+def _shrink_axis(x: jax.Array, factor: int, axis: int) -> jax.Array:
+    """Sums of `2 * factor` pixels, whose weights fall off to both sides."""
+    size = x.shape[axis] // factor
+    half = factor // 2
+    pads = [(half, half) if i == axis else (0, 0) for i in range(4)]
+    weights = [1 - abs(tap + 0.5 - factor) / factor for tap in range(2 * factor)]
+    shape = [*x.shape[:axis], size + 1, factor, *x.shape[axis + 1 :]]
+    phases = jnp.pad(x, pads).reshape(shape)
+
+    def tap(number):
+        first, phase = divmod(number, factor)
+        column = jax.lax.index_in_dim(phases, phase, axis + 1, keepdims=False)
+        return jax.lax.slice_in_dim(column, first, first + size, axis=axis)
+
+    total = functools.reduce(operator.add, (w * tap(i) for i, w in enumerate(weights)))
+    # At the ends, where some of the pixels are missing, the others weigh more.
+    ends = np.full(size, factor, np.float32)
+    ends[0] -= sum(weights[:half])
+    ends[-1] -= sum(weights[:half])
+    return total / jnp.asarray(ends, x.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
+
+
+def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+    """`module.param(name, init, shape)`, without the check of a shape that is there already.
+
+    Flax traces the initialiser for it, which takes as long as all the rest of a large network's
+    trace. What is loaded has been checked before (`variables.check_shapes`).
+    """
+    if module.has_variable("params", name):
+        return module.get_variable("params", name)
+    return module.param(name, init, shape)
+
+
+class Layer(nn.Module):
+    """A layer with a `kernel`, which it multiplies by."""
+
+    def products(self, x: jax.Array, y: jax.Array) -> int:
+        """How many multiplications an input and its output take, done directly."""
+        # Each number of the kernel meets every pixel of the smaller side once: of the output, of a
+        # transposed convolution the input.
+        pixels = min(x.size // x.shape[-1], y.size // y.shape[-1])
+        return self.variables["params"]["kernel"].size * pixels
+
+
+class Conv(Layer):
+    """`convolve` with a bias and learned parameters `kernel` and `bias`; `own` as there."""
 
     features: int
     kernel_size: int
     stride: int = 1
     dilation: int = 1
     padding: Padding = "SAME"
+    own: bool = True
     kernel_init: Initializer = nn.initializers.glorot_uniform()
     bias_init: Initializer = nn.initializers.zeros
     dtype: Dtype | None = None
@@ -64,16 +144,14 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", self.bias_init, (self.features,))
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
+        bias = parameter(self, "bias", self.bias_init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return (
-            convolve(x, kernel, stride=self.stride, dilation=self.dilation, padding=self.padding)
-            + bias
-        )
+        options = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
+        return convolve(x, kernel, **options, own=self.own) + bias
 
 
-class ConvTranspose(nn.Module):
+class ConvTranspose(Layer):
     """`transposed_convolve` with a bias and learned parameters `kernel` and `bias`."""
 
     features: int
@@ -87,7 +165,73 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, self.features, x.shape[-1])
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", self.bias_init, (self.features,))
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
+        bias = parameter(self, "bias", self.bias_init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return transposed_convolve(x, kernel, self.stride, self.padding) + bias
+
+
+class Pointwise(Layer):
+    """A 1x1 convolution: each pixel's channels times a matrix."""
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = parameter(self, "kernel", self.kernel_init, (1, 1, x.shape[-1], self.features))
+        bias = (
+            parameter(self, "bias", nn.initializers.zeros, (self.features,)) if self.use_bias else 0
+        )
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return x @ kernel[0, 0] + bias
+
+
+class DepthwiseConv(Layer):
+    """`depthwise_convolve` with a bias and learned parameters `kernel` and `bias`."""
+
+    kernel_size: int
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        shape = (self.kernel_size, self.kernel_size, 1, channels)
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, (channels,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return depthwise_convolve(x, kernel) + bias
+
+
+class Dense(Layer):
+    """A map of the last axis, `x @ kernel + bias`, with learned parameters of these names."""
+
+    features: int
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return x @ kernel + bias
+
+
+class LayerNorm(nn.Module):
+    """Normalises the channels of each pixel; statistics are float32, of any arithmetic's type."""
+
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:])
+        bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:])
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        normalised = centred * jax.lax.rsqrt(variance + 1e-6)
+        return (normalised * scale + bias).astype(self.dtype or x.dtype)

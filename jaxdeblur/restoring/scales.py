@@ -39,7 +39,7 @@ def restore_scales(
     if not fitting:
         return fine
     coarse = _restore_coarse(restore_once, blurred, fitting)
-    is_long = _mean_square_change(blurred, coarse) > _mean_square_change(blurred, fine)
+    is_long = mean_square_change(blurred, coarse) > mean_square_change(blurred, fine)
     if is_long.all():
         return coarse
     restored = _restore_coarse(restore_once, fine, fitting)
@@ -58,7 +58,7 @@ def _restore_coarse(
     return restored
 
 
-def _mean_square_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def mean_square_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Of each of the pictures `[..., H, W, 3]`, float64 `[...]`."""
     total = np.zeros(before.shape[:-3])
     for rows in bands(before.shape[-3]):

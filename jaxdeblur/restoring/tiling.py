@@ -1,8 +1,9 @@
 """The geometry of tiles: how a picture of any size is padded and cut for a network.
 
-The networks are local: a restored pixel depends on no more than `module.reach` pixels around it. So
-a tile with that margin gives what the whole picture would, to rounding, if it lies on the network's
-grid and the margin is left out only where the picture itself ends.
+Most networks are local: a restored pixel depends on no more than `module.reach` pixels around it.
+So a tile with that margin gives what the whole picture would, to rounding, if it lies on the
+network's grid and the margin is left out only where the picture itself ends. The others have no
+`reach`, and their tiles are blended (`blending`).
 
 XLA compiles a program for each size. A single picture is therefore padded, by reflection, to a size
 that tiles of a few shapes cover; a batch, whose size its user chose, to the network's grid alone.
@@ -18,6 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.restoring import blending
 
 Tile = int | Literal["auto", "off"]
 
@@ -34,11 +36,13 @@ class Span:
       start: its first pixel.
       first: the first pixel that it gives to the result.
       stop: the pixel after the last one.
+      weight: of each of these pixels, where tiles overlap; None for 1.
     """
 
     start: int
     first: int
     stop: int
+    weight: np.ndarray | None = None
 
     @property
     def inside(self) -> slice:
@@ -104,6 +108,11 @@ class Plan:
         return cls(shape, *spans)
 
     @property
+    def blended(self) -> bool:
+        """Whether the tiles are blended where they overlap."""
+        return self.rows[0].weight is not None
+
+    @property
     def pixels(self) -> int:
         """Pixels of all tiles."""
         return math.prod(self.shape) * len(self.rows) * len(self.columns)
@@ -151,6 +160,8 @@ def plan(
     """
     network: Any = module
     multiple, reach = network.size_multiple, network.reach
+    if reach is None:
+        return _blended_plan(network, size, tile, budget)
     if turned:  # the network sees as far to the other side
         reach = (max(reach), max(reach))
     padded = padded_size(module, size, single=single)
@@ -175,6 +186,28 @@ def plan(
     if fitting:
         return min(fitting, key=lambda p: p.pixels)
     return min(plans, key=lambda p: math.prod(p.shape))
+
+
+def _blended_plan(network: Any, size: tuple[int, int], tile: Tile, budget: int) -> Plan:
+    """The tiles of a network that sees all of its input; arguments as of `plan`."""
+    multiple, overlap = network.size_multiple, network.tile_overlap
+    longest = network.tile_size
+    if tile == "off":
+        longest = round_up(max(size), multiple)
+    elif tile != "auto":
+        longest = round_up(tile, multiple)
+    elif budget < longest**2:
+        longest = max(math.isqrt(budget) // multiple * multiple, multiple)
+    overlap = min(overlap, longest // 4)
+    lengths, spans = [], []
+    for pixels in size:
+        length, count = blending.length_of(pixels, longest, overlap, multiple)
+        length = max(length, network.minimum_size)
+        first = blending.starts(pixels, length, count)
+        weights = blending.weights(pixels, length, first, overlap)
+        lengths.append(length)
+        spans.append([Span(n, n, n + len(w), w) for n, w in zip(first, weights, strict=True)])
+    return Plan((lengths[0], lengths[1]), *spans)
 
 
 def window(picture: np.ndarray, rows: Span, columns: Span, shape: tuple[int, int]) -> np.ndarray:

@@ -50,7 +50,8 @@ def create_state(
     ema: bool,
 ) -> TrainState:
     """Initialises parameters, their average and the optimizer."""
-    variables = module.init(key, jnp.zeros((1, patch_size, patch_size, channels)))
+    image = jax.ShapeDtypeStruct((1, patch_size, patch_size, channels), jnp.float32)
+    variables = module.lazy_init(key, image)  # computes no image
     params = variables.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -25,6 +25,7 @@ def train_step(
     loss: Callable[[jax.Array, jax.Array], jax.Array],
     ema_decay: float,
     max_sigma: float,
+    mixup: float = 0.0,
     grad_accum_steps: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Blurs a batch, restores it, and moves the parameters against the loss's gradient.
@@ -37,9 +38,11 @@ def train_step(
       batch: see `make_pair`, B images.
       module: the network.
       optimizer: of its parameters.
-      loss: of restored and sharp images `[B, H, W, 3]`, a mean over them.
+      loss: of restored and sharp images `[B, H, W, 3]`, a mean over them; of a network with several
+        `outputs` the sum over all, each against the sharp image of its size.
       ema_decay: of the parameters' average.
       max_sigma: see `gaussian_blur`.
+      mixup: probability that a pair is mixed with another one, see `mixed_pairs`.
       grad_accum_steps: parts of the batch, of equal size, that are worked through one after the
         other, which takes less memory. The gradient is that of the whole; batch statistics are
         those of the parts.
@@ -50,13 +53,20 @@ def train_step(
       `grad_norm` before clipping.
     """
     blurred, sharp = make_pair(batch, max_sigma)
+    if mixup:
+        key = jax.random.fold_in(jax.random.key(0), state.step)
+        blurred, sharp = mixed_pairs(key, blurred, sharp, mixup)
     collections = list(state.model_state)
+    method = "outputs" if hasattr(module, "outputs") else None
 
     def batch_loss(params, model_state, blurred, sharp):
         variables = {"params": params, **model_state}
-        restored, model_state = module.apply(variables, blurred, train=True, mutable=collections)
-        mse = metrics.mse(jnp.clip(restored, 0, 1), sharp).mean()
-        return loss(restored, sharp), (mse, model_state)
+        options = {"train": True, "mutable": collections, "method": method}
+        outputs, model_state = module.apply(variables, blurred, **options)
+        pictures = jax.tree.leaves(outputs)
+        mse = metrics.mse(jnp.clip(pictures[-1], 0, 1), sharp).mean()
+        value = sum(loss(picture, _nearest_of_size(sharp, picture)) for picture in pictures)
+        return value, (mse, model_state)
 
     gradient = jax.value_and_grad(batch_loss, has_aux=True)
     if grad_accum_steps > 1:
@@ -81,6 +91,38 @@ def train_step(
         "blurred_psnr": -10 * jnp.log10(metrics.mse(current_frame(blurred), sharp).mean()),
         "grad_norm": optax.global_norm(grads),
     }
+
+
+def mixed_pairs(
+    key: jax.Array, blurred: jax.Array, sharp: jax.Array, probability: float
+) -> tuple[jax.Array, jax.Array]:
+    """Mixes some of the pairs with the next one of the batch, blurred and sharp images alike.
+
+    Args:
+      key: of the random numbers.
+      blurred: float `[B, H, W, C]`.
+      sharp: float `[B, H, W, 3]`.
+      probability: that a pair is mixed. The share of its own is drawn from Beta(1.2, 1.2).
+
+    References:
+      Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; the distribution is that
+      of Zamir et al., "Learning Enriched Features for Real Image Restoration", ECCV 2020.
+    """
+    chosen_key, share_key = jax.random.split(key)
+    shape = (len(blurred), 1, 1, 1)
+    share = jax.random.beta(share_key, 1.2, 1.2, shape)
+    share = jnp.where(jax.random.bernoulli(chosen_key, probability, shape), share, 1)
+
+    def mixed(images: jax.Array) -> jax.Array:
+        return share * images + (1 - share) * jnp.roll(images, 1, axis=0)
+
+    return mixed(blurred), mixed(sharp)
+
+
+def _nearest_of_size(sharp: jax.Array, picture: jax.Array) -> jax.Array:
+    """The sharp images at a picture's size, the pixels nearest to its own ones."""
+    step = sharp.shape[1] // picture.shape[1]
+    return sharp[:, step // 2 :: step, step // 2 :: step]
 
 
 def _accumulated(gradient: Callable[..., Any], num_parts: int) -> Callable[..., Any]:

@@ -79,10 +79,12 @@ class Clips:
       name: what to call them in messages.
       clips: the clips in order.
       labels: `CLIP/FRAME` of every frame.
+      num_frames: blurred ones of a sample: 3, or 1, the current one alone.
     """
 
-    def __init__(self, name: str, clips: Sequence[Clip], read: Read):
+    def __init__(self, name: str, clips: Sequence[Clip], read: Read, num_frames: int = 3):
         self.name = name
+        self.num_frames = num_frames
         self.clips = clips
         self.labels = [f"{clip.name}/{frame}" for clip in clips for frame in clip.frames]
         self._first = list(itertools.accumulate((len(clip.frames) for clip in clips), initial=0))
@@ -112,13 +114,13 @@ class Clips:
             and the previous one's the other way.
 
         Returns:
-          uint8 `[H, W, 9]`, the previous, this and the next frame blurred, and `[H, W, 3]`, this
-          one sharp.
+          uint8 `[H, W, 9]`, the previous, this and the next frame blurred, or, with `num_frames` 1,
+          `[H, W, 3]`, this one; and `[H, W, 3]`, this one sharp.
         """
         clip, frame = self._locate(index)
         last = len(self.clips[clip].frames) - 1
         parts = [Part(clip, frame, "sharp", window)]
-        for step in (-1, 0, 1):
+        for step in (-1, 0, 1) if self.num_frames == 3 else (0,):
             moved = window._replace(
                 top=window.top + step * shift[0], left=window.left + step * shift[1]
             )

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,10 +29,8 @@ _log = logging.getLogger(__name__)
 class ClipSource(Clips):
     """The frames of one split's clips; see `source.Source`."""
 
-    num_frames: ClassVar[int] = 3
-
-    def __init__(self, name: str, clips: Sequence[Clip], read: Read):
-        super().__init__(name, clips, read)
+    def __init__(self, name: str, clips: Sequence[Clip], read: Read, num_frames: int = 3):
+        super().__init__(name, clips, read, num_frames)
         self.title = name
 
     def training_sample(self, config: ConfigDict) -> TrainingSample:
@@ -82,21 +80,24 @@ class MixedSample:
     photo_share: float
 
     def __call__(self, index: int, rng: np.random.Generator) -> Sample:
-        if rng.random() < self.photo_share:
-            return self.photos(int(rng.integers(len(self.photos.source))), rng)
-        return self.frames(index, rng)
+        if rng.random() >= self.photo_share:
+            return self.frames(index, rng)
+        sample = self.photos(int(rng.integers(len(self.photos.source))), rng)
+        if self.frames.source.num_frames == 1:
+            sample["blurred"] = np.ascontiguousarray(sample["blurred"][..., 3:6])
+        return sample
 
 
 def kind(title: str) -> Kind:
     """A dataset of clips of that title."""
 
     def open_split(config: ConfigDict, split: str) -> ClipSource:
-        return open_clips(config.data_dir, split, config.blur_variant, title)
+        return open_clips(config.data_dir, split, config.blur_variant, title, config.num_frames)
 
     return Kind(open_split, has_whole=True, lies_in=_lies_in)
 
 
-def open_clips(data_dir: str, split: str, variant: str, title: str) -> ClipSource:
+def open_clips(data_dir: str, split: str, variant: str, title: str, num_frames: int) -> ClipSource:
     """Opens one split of a folder of frames, or of a store made from one.
 
     Args:
@@ -104,6 +105,7 @@ def open_clips(data_dir: str, split: str, variant: str, title: str) -> ClipSourc
       split: see `frames.choose`.
       variant: which blurred frames, such as "blur" or "blur_jpeg".
       title: what to call the dataset.
+      num_frames: blurred ones of a sample, 3 or 1.
 
     Raises:
       InputError: no such folder, clips that are not whole, or none for the split.
@@ -121,7 +123,8 @@ def open_clips(data_dir: str, split: str, variant: str, title: str) -> ClipSourc
             _log.warning("%s, %s: %s", data_dir, split, remark)
         read = folders.FolderReader(chosen)
     splits = sorted({clip.split or "clips" for clip in chosen})
-    return ClipSource(f"{title} {' and '.join(splits)} ({variant})", chosen, read)
+    name = f"{title} {' and '.join(splits)} ({variant})"
+    return ClipSource(name, chosen, read, num_frames)
 
 
 def _lies_in(folder: str) -> bool:
