@@ -1,15 +1,13 @@
-"""What trainings on GoPro share; no experiment by itself.
+"""What trainings of other authors' networks on GoPro share; no experiment by itself.
 
 Single frames, random squares of 256 pixels, mirrored and turned. Evaluated on whole frames.
 """
 
 from ml_collections import ConfigDict
 
-from jaxdeblur.configs import default
 
-
-def get_config() -> ConfigDict:
-    config = default.get_config()
+def apply(config: ConfigDict) -> ConfigDict:
+    """Replaces the recipe for CIFAR-10 in a configuration."""
     config.dataset = "gopro"
     config.data_dir = "GoPro"
     config.num_frames = 1

@@ -22,11 +22,11 @@ Hardware:  TPUs, as published.
 
 from ml_collections import ConfigDict
 
-from jaxdeblur.configs import gopro_recipe
+from jaxdeblur.configs import default, gopro_recipe
 
 
 def get_config() -> ConfigDict:
-    config = gopro_recipe.get_config()
+    config = gopro_recipe.apply(default.get_config())
     config.model = "maxim"
     config.batch_size = 64
     config.num_steps = 600_000

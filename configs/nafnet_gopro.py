@@ -21,11 +21,11 @@ Hardware:  8 GPUs, as published.
 
 from ml_collections import ConfigDict
 
-from jaxdeblur.configs import gopro_recipe
+from jaxdeblur.configs import default, gopro_recipe
 
 
 def get_config() -> ConfigDict:
-    config = gopro_recipe.get_config()
+    config = gopro_recipe.apply(default.get_config())
     config.model = "nafnet"
     config.batch_size = 32
     config.num_steps = 200_000

@@ -188,7 +188,7 @@ def _load(source: str | os.PathLike[str]) -> Deblurrer:
     if name in (files := catalogue.fetched()):
         return _load_file(files[name])
     if path.is_file():
-        return _load_file(path) if _has_card(path) else _convert(path)
+        return _load_file(path) if _is_saved(path) else _convert(path)
     if (path / "config.json").is_file():
         return _load_checkpoint(path, None)
     if path.is_dir() and path.parent.name == "checkpoints" and path.name.isdigit():
@@ -203,15 +203,15 @@ def _load(source: str | os.PathLike[str]) -> Deblurrer:
     )
 
 
-def _has_card(path: Path) -> bool:
-    """Whether a file is one that `save` wrote, and no safetensors file of another program."""
+def _is_saved(path: Path) -> bool:
+    """Whether `save` wrote a file, or, where it is damaged, would have named it so."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             return "card" in (file.metadata() or {})
     except (SafetensorError, OSError):
-        return False
+        return path.suffix == ".safetensors"
 
 
 def _convert(path: Path) -> Deblurrer:

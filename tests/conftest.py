@@ -123,3 +123,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; JAXDEBLUR_TEST_DATA can name another folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def parity(shared_data):
+    """The folder of networks whose results other programs have computed."""
+    folder = shared_data / "parity"
+    if not folder.is_dir():
+        pytest.skip(f"no networks of other programs in {folder}")
+    return folder

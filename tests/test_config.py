@@ -27,6 +27,19 @@ from jaxdeblur.errors import InputError
         ("eval_repeats", 0, "eval_repeats = 0 must be at least 1"),
         ("grad_accum_steps", 0, "grad_accum_steps = 0 must be at least 1"),
         ("camera.motion_share", 1.2, "camera.motion_share = 1.2 must be from 0 to 1"),
+        ("adam_b1", 1.0, "adam_b1 = 1.0 must be below 1"),
+        ("adam_b1", -0.1, "adam_b1 = -0.1 must be at least 0"),
+        ("weight_decay", -1e-3, "weight_decay = -0.001 must be at least 0"),
+        ("final_learning_rate", float("inf"), "final_learning_rate = inf"),
+        ("mixup", 1.5, "mixup = 1.5 must be at most 1, a probability"),
+        ("mixup", -0.5, "mixup = -0.5 must be at least 0"),
+        ("photo_share", 1.5, "photo_share = 1.5 must be at most 1, a share"),
+        ("num_frames", 2, "num_frames = 2 must be 1 or 3"),
+        ("effort", -1, "effort = -1 must be at least 0"),
+        ("tile", "big", "tile = 'big' must be auto, off or a number of pixels"),
+        ("tile", "-8", "tile = '-8' must be auto, off or a number of pixels"),
+        ("loss", "negative_psrn", "did you mean 'negative_psnr'"),
+        ("model", "maxim", "patch_size = 32 does not fit maxim: a multiple of 64, 64 at least"),
     ],
 )
 def test_wrong_values_are_named_with_the_fix(key, value, message):
@@ -60,3 +73,10 @@ def test_model_fields_are_checked():
     config.model = "carlo_net"
     with pytest.raises(InputError, match=r"carlo_net has no field 'num_(channels|blocks)'"):
         configuration.check(config)
+
+
+@pytest.mark.parametrize("tile", ["auto", "off", "512"])
+def test_a_tile_is_a_word_or_a_number(tile):
+    config = atrous_cifar.get_config()
+    config.tile = tile
+    configuration.check(config)

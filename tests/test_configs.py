@@ -12,7 +12,7 @@ from jaxdeblur.models import create_model
 NAMES = sorted(
     path.stem
     for path in (Path(__file__).parents[1] / "configs").glob("*.py")
-    if path.stem not in ("__init__", "small_recipe", "reds_recipe")
+    if path.stem != "__init__" and not path.stem.endswith("_recipe")
 )
 
 # The published experiments: network, epochs, loss, parameters, and the batch.
@@ -58,6 +58,48 @@ def test_published_configs_are_as_published(name):
         assert (config.dataset, config.patch_size) == ("reds", 256)
         assert (config.flip, config.rotate, config.frame_shift) == (True, True, 2)
         assert 0 < config.brightness <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        (
+            "nafnet_gopro",  # options/train/GoPro/NAFNet-width32.yml, and the paper's weight decay
+            {
+                "model": "nafnet",
+                "batch_size": 32,
+                "num_steps": 200_000,
+                "loss": "negative_psnr",
+                "learning_rate": 1e-3,
+                "adam_b1": 0.9,
+                "adam_b2": 0.9,
+                "weight_decay": 1e-3,
+                "grad_clip_norm": 0.01,
+                "mixup": 0.0,
+            },
+        ),
+        (
+            "maxim_gopro",
+            {
+                "model": "maxim",
+                "loss": "charbonnier_frequency",
+                "learning_rate": 2e-4,
+                "adam_b1": 0.9,
+                "adam_b2": 0.999,
+                "weight_decay": 0.0,
+                "mixup": 0.5,
+            },
+        ),
+    ],
+)
+def test_configs_of_others_are_as_published(name, published):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert {key: config[key] for key in published} == published
+    assert (config.dataset, config.num_frames, config.patch_size) == ("gopro", 1, 256)
+    assert (config.flip, config.rotate) == (True, True)
+    assert (config.schedule, config.final_learning_rate) == ("cosine", 1e-7)
+    assert (config.grad_clip, config.warmup_steps) == ("global", 0)
+    assert config.eval_patch_size == 0
 
 
 def test_every_key_is_explained():

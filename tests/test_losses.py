@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from skimage.metrics import peak_signal_noise_ratio
 
 from jaxdeblur.losses import LOSSES
 
@@ -30,7 +31,15 @@ def test_loss_is_the_mean_over_pixels_and_channels(name, expected):
 
 
 def test_there_are_these_losses():
-    assert set(LOSSES) == {"l1", "mse", "charbonnier", "psnr", "ssim_l1"}
+    assert set(LOSSES) == {
+        "l1",
+        "mse",
+        "charbonnier",
+        "charbonnier_frequency",
+        "psnr",
+        "negative_psnr",
+        "ssim_l1",
+    }
 
 
 def test_psnr_is_the_mean_over_images_of_the_decibels_above_the_floor():
@@ -46,6 +55,53 @@ def test_psnr_of_equal_images_is_zero_with_no_gradient():
     loss, gradient = jax.value_and_grad(LOSSES["psnr"])(SHARP, SHARP)
     assert loss == 0
     np.testing.assert_array_equal(gradient, jnp.zeros_like(SHARP))
+
+
+def test_negative_psnr_is_minus_the_mean_over_images():
+    rng = np.random.default_rng(0)
+    sharp = rng.random((3, 6, 5, 3))
+    restored = sharp + np.array([0.1, 0.01, 0.3]).reshape(3, 1, 1, 1) * rng.normal(size=sharp.shape)
+    errors = np.square(restored - sharp).mean((1, 2, 3))
+    expected = 10 * np.log10(errors).mean()
+    loss = LOSSES["negative_psnr"](*(jnp.asarray(x, jnp.float32) for x in (restored, sharp)))
+    assert loss.shape == ()
+    np.testing.assert_allclose(loss, expected, rtol=1e-3)
+    assert expected == pytest.approx(
+        -np.mean(
+            [
+                peak_signal_noise_ratio(a, b, data_range=1)
+                for a, b in zip(sharp, restored, strict=True)
+            ]
+        )
+    )
+
+
+def test_negative_psnr_of_equal_images_is_finite_with_no_gradient():
+    loss, gradient = jax.value_and_grad(LOSSES["negative_psnr"])(SHARP, SHARP)
+    np.testing.assert_allclose(loss, -80, rtol=1e-6)
+    np.testing.assert_array_equal(gradient, jnp.zeros_like(SHARP))
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 1)])
+def test_charbonnier_frequency_adds_a_tenth_of_the_difference_of_the_transforms(size):
+    rng = np.random.default_rng(0)
+    restored, sharp = rng.random((2, 2, *size, 3))
+    difference = np.fft.rfft2(restored, axes=(1, 2)) - np.fft.rfft2(sharp, axes=(1, 2))
+    expected = np.sqrt((restored - sharp) ** 2 + 1e-6).mean()
+    expected += 0.1 * np.abs(np.stack([difference.real, difference.imag])).mean()
+    as_float = [jnp.asarray(x, jnp.float32) for x in (restored, sharp)]
+    loss, gradient = jax.value_and_grad(LOSSES["charbonnier_frequency"])(*as_float)
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_charbonnier_frequency_counts_large_areas():
+    # A difference of 0.1 in all of 16x16 pixels is 25.6 at the frequency 0, and none elsewhere.
+    sharp = jnp.full((1, 16, 16, 3), 0.5)
+    loss = LOSSES["charbonnier_frequency"](sharp + 0.1, sharp)
+    expected = (0.1**2 + 1e-6) ** 0.5 + 0.1 * 25.6 / (16 * 9) / 2
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 def test_ssim_l1_is_scikit_images_similarity_and_the_mean_difference(reference_ssim):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax.traverse_util import flatten_dict
 
-from jaxdeblur import weights
+from jaxdeblur import catalogue, convert, weights
 from jaxdeblur.errors import InputError
 from jaxdeblur.evaluation import tables
 from jaxdeblur.models import create_model
@@ -166,28 +167,44 @@ def test_text_file_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "metadata", [None, {"format": "pt"}], ids=["no metadata", "other metadata"]
+)
+def test_safetensors_file_of_no_known_network_is_refused_by_name(tmp_path, metadata):
+    path = tmp_path / "foreign.safetensors"
+    safetensors.numpy.save_file({"params/x": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(InputError, match=r"foreign\.safetensors.* no network that is known"):
+        weights.load(path)
+
+
+@pytest.mark.parametrize(
     "metadata",
     [
-        None,
-        {"format": "pt"},
         {"card": "no json"},
         {"card": "[]"},
         {"card": "{}"},
         {"card": json.dumps({"model": "atrous_net", "channels": 3})},
     ],
-    ids=["no metadata", "other metadata", "no json", "a list", "empty", "no fields"],
+    ids=["no json", "a list", "empty", "no fields"],
 )
-def test_file_without_a_card_is_refused_by_name(tmp_path, metadata):
+def test_file_without_a_whole_card_is_refused_by_name(tmp_path, metadata):
     path = tmp_path / "foreign.safetensors"
     safetensors.numpy.save_file({"params/x": np.zeros(3, np.float32)}, path, metadata)
     with pytest.raises(InputError, match=r"foreign\.safetensors.*card"):
         weights.load(path)
 
 
-@pytest.mark.parametrize("name", ["missing.safetensors", "", "checkpoints"])
-def test_what_is_no_weights_is_refused_by_name(tmp_path, name):
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="no weights file, workdir or checkpoint"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.safetensors", "no weights file, workdir or checkpoint"),
+        ("empty", r"empty' is nothing that can be read: NafNet's \.pth"),
+        ("checkpoints", r"checkpoints' is nothing that can be read"),
+    ],
+)
+def test_what_is_no_weights_is_refused_by_name(tmp_path, name, message):
+    for folder in ("empty", "checkpoints"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(InputError, match=message):
         weights.load(tmp_path / name)
 
 
@@ -258,6 +275,104 @@ def test_arithmetic_in_another_type(tmp_path, deblurrer):
     picture = np.random.default_rng(0).random((16, 16, 3), np.float32)
     error = np.abs(half(picture) - deblurrer(picture)).mean()
     assert 0 < error < 0.05 * np.abs(deblurrer(picture) - picture).mean()
+
+
+# Weights of others.
+
+
+def half_of(path, folder):
+    data = path.read_bytes()
+    half = folder / path.name
+    half.write_bytes(data[: len(data) // 2])
+    return half
+
+
+def test_weights_of_nafnet_are_loaded_as_they_are_and_saved(parity, tmp_path):
+    source = parity / "nafnet.pth"
+    loaded = weights.load(str(source), dtype="bfloat16")
+    module, params = convert.from_nafnet(source)
+    assert loaded.module == module.clone(dtype=jnp.dtype("bfloat16"))
+    assert_equal_trees(dict(loaded.params), dict(params))
+    assert loaded.card == {"channels": 3, "source": "NAFNet, nafnet.pth"}
+    weights.save(tmp_path / "net.safetensors", loaded)
+    again = weights.load(tmp_path / "net.safetensors")
+    assert again.module == module  # the arithmetic's type is no part of a file
+    assert again.card == loaded.card | {
+        "model": "nafnet",
+        "model_kwargs": again.card["model_kwargs"],
+    }
+    assert_equal_trees(dict(again.params), dict(params))
+    picture = np.random.default_rng(0).random((21, 34, 3), np.float32)
+    padded = np.pad(picture, ((0, 3), (0, 2), (0, 0)), mode="reflect")[None]
+    expected = np.clip(jax.jit(module.apply)({"params": params}, padded)[0, :21, :34], 0, 1)
+    assert np.abs(expected - picture).max() > 0.01
+    np.testing.assert_allclose(again(picture), expected, atol=1e-5)
+    with pytest.raises(InputError, match=r"nafnet\.pth"):
+        weights.load(half_of(source, tmp_path))
+    with pytest.raises(InputError, match=r"effort = 1 is for networks in .*; NafNet has none"):
+        weights.load(source, effort=1)
+
+
+def test_weights_of_maxim_are_loaded_with_an_effort_that_no_file_keeps(parity, tmp_path):
+    source = parity / "maxim.checkpoint.npz"
+    loaded = weights.load(source, effort=1)
+    assert (loaded.module.effort, loaded.module.num_stages) == (1, 2)
+    assert loaded.card == {"channels": 3, "source": "MAXIM, maxim.checkpoint.npz"}
+    with np.load(source) as arrays:
+        for place, array in flatten_dict(loaded.params, sep="/").items():
+            np.testing.assert_array_equal(array, arrays[f"opt/target/{place}"])
+    weights.save(tmp_path / "net.safetensors", loaded)
+    again = weights.load(tmp_path / "net.safetensors")
+    assert again.module.effort is None
+    assert_equal_trees(dict(again.params), dict(loaded.params))
+    assert weights.load(tmp_path / "net.safetensors", effort=2).module.effort == 2
+    for effort in (0, 3):
+        with pytest.raises(InputError, match=f"effort = {effort} must be from 1 to 2, the network"):
+            weights.load(tmp_path / "net.safetensors", effort=effort)
+    with pytest.raises(InputError, match=r"maxim\.checkpoint\.npz.*not a whole file"):
+        weights.load(half_of(source, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.npz", "net.tgz", "net", "net.safetensors"])
+def test_whatever_is_no_file_of_ours_is_asked_of_the_readers(
+    tmp_path, deblurrer, monkeypatch, name
+):
+    """Files and folders; a safetensors file without a card is one of others too."""
+    path = tmp_path / name
+    if name == "net":
+        path.mkdir()
+    elif name == "net.safetensors":
+        safetensors.numpy.save_file({"intro.weight": np.zeros(3, np.float32)}, path)
+    else:
+        path.write_bytes(b"whatever")
+
+    def read(given):
+        return deblurrer.module, deblurrer.params, f"read from {given.name}"
+
+    monkeypatch.setattr(convert, "read", read)
+    loaded = weights.load(path)
+    assert loaded.card == {"channels": 3, "source": f"read from {name}"}
+    assert_equal_trees(dict(loaded.params), dict(deblurrer.params))
+
+
+def test_fetched_weights_are_loaded_by_name(tmp_path, deblurrer, monkeypatch):
+    monkeypatch.setenv(catalogue.SWITCH, str(tmp_path))
+    with pytest.raises(InputError, match=r"'maxim-gopro' is not here.*`jaxdeblur fetch maxim-"):
+        weights.load("maxim-gopro")
+    with pytest.raises(InputError, match=r"'maxim-gpro' is no .* did you mean 'maxim-gopro'"):
+        weights.load("maxim-gpro")
+    weights.save(catalogue.path("maxim-gopro"), deblurrer)
+    assert_equal_trees(dict(weights.load("maxim-gopro").params), dict(deblurrer.params))
+    with pytest.raises(InputError, match="effort = 1 is for networks in stages"):
+        weights.load("maxim-gopro", effort=1)  # which this one is not, whatever its name
+
+
+def test_a_half_file_of_ours_is_told_as_such(tmp_path, deblurrer):
+    path = tmp_path / "whole" / "net.safetensors"
+    path.parent.mkdir()
+    weights.save(path, deblurrer)
+    with pytest.raises(InputError, match=r"net\.safetensors' is not a whole safetensors file"):
+        weights.load(half_of(path, tmp_path))
 
 
 @pytest.mark.parametrize("name", weights.shipped())

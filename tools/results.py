@@ -26,7 +26,7 @@ import results_page
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxdeblur import evaluation
+from jaxdeblur import catalogue, evaluation
 from jaxdeblur.errors import InputError, nearest, reported
 from jaxdeblur.evaluation import pictures, tables
 from jaxdeblur.evaluation.results import Result
@@ -48,7 +48,8 @@ class Benchmark:
     Attributes:
       config: the name of a configuration.
       folder: of the data.
-      weights: names, of which those are taken that are shipped.
+      weights: names, of which those are taken that are shipped or were fetched; of a network in
+        stages "NAME, effort N" computes N of them.
       overrides: of the configuration, one for each evaluation of the same weights.
     """
 
@@ -71,7 +72,8 @@ class Benchmark:
         return [f"--config configs/{self.config}.py", *values]
 
 
-FRAMES = ("kaist-reds", "atrous-reds", "atrous-photo")
+MAXIM = ("maxim-gopro, effort 1", "maxim-gopro, effort 2", "maxim-gopro")
+FRAMES = ("kaist-reds", "atrous-reds", "atrous-photo", *MAXIM)
 BENCHMARKS = {
     "cifar10": Benchmark(
         "atrous_cifar_small",
@@ -135,7 +137,8 @@ def check(arguments: argparse.Namespace) -> None:
 def measure(name: str, data_dir: Path) -> None:
     """Evaluates all weights of a benchmark; writes its table and its pictures."""
     benchmark = BENCHMARKS[name]
-    chosen = [weights for weights in benchmark.weights if weights in shipped()]
+    here = {*shipped(), *catalogue.fetched()}
+    chosen = [weights for weights in benchmark.weights if weights.partition(",")[0] in here]
     groups: list[Restored] = []
     with tempfile.TemporaryDirectory() as scratch:
         new = Path(scratch, "new.csv")
@@ -143,7 +146,9 @@ def measure(name: str, data_dir: Path) -> None:
             groups.append({})
             for weights in chosen:
                 keep = functools.partial(groups[-1].__setitem__, weights)
-                evaluation.run(config, source=weights, table=new, done=keep)
+                source, _, effort = weights.partition(", effort ")
+                config.effort = int(effort or 0)
+                evaluation.run(config, source=source, table=new, done=keep)
         rows = tables.read(new)
     for folder in (ROOT / "results", ROOT / "docs" / "results"):
         folder.mkdir(exist_ok=True)

@@ -18,14 +18,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from jaxdeblur import metrics, weights
+from jaxdeblur import catalogue, metrics, weights
 from jaxdeblur.data.source import Source
 from jaxdeblur.errors import InputError
 from jaxdeblur.evaluation import pictures, tables
 
-# Figures of the test split that Mancini & Simonati ("Deep Image Deblurring", University of Bologna,
-# 2020) publish, by dataset: of the blurred images, and of each network, its number of parameters
-# among them where it is one of ours.
+# Published figures of the test split, by dataset: of the blurred images, and of each network, its
+# number of parameters among them where it is one of ours. After the name of a network and a comma
+# comes what tells it from another one of that name, or the data, where they are others. CIFAR-10
+# and REDS: Mancini & Simonati ("Deep Image Deblurring", University of Bologna, 2020); MAXIM: Tu et
+# al., CVPR 2022; NAFNet: Chen et al., ECCV 2022, and its repository.
 PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
     "cifar10": {
         "blurred": {"psnr": 24.64, "ssim": 0.7127, "mse": 6.34e-3},
@@ -39,6 +41,13 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
         "UniA Team": {"psnr": 34.44, "ssim": 0.9412},
         "DeblurGAN-v2": {"psnr": 28.92, "ssim": 0.8059},
         "atrous_net": {"psnr": 32.42, "ssim": 0.9009, "mse": 1.05e-3, "params": 24_433_539},
+        "maxim, JPEG, val-300": {"psnr": 28.93, "ssim": 0.865, "params": 22_212_795},
+        "nafnet, width 64, JPEG, val-300": {"psnr": 29.09, "ssim": 0.8671, "params": 67_888_835},
+    },
+    "gopro": {
+        "maxim": {"psnr": 32.86, "ssim": 0.961, "params": 22_212_795},
+        "nafnet, width 32": {"psnr": 32.87, "ssim": 0.9606, "params": 17_111_907},
+        "nafnet, width 64": {"psnr": 33.71, "ssim": 0.9668, "params": 67_888_835},
     },
 }
 
@@ -106,13 +115,15 @@ def summarise(
         "unchanged": result.unchanged(),
         "num_images": len(result.rows["index"]),
         "protocol": f"{images.name}, {_protocol(config, images)}",
+        **({"effort": config.effort} if config.effort else {}),
         **network,
     }
 
 
 def _protocol(config: ConfigDict, images: Source) -> str:
     """What is evaluated and how, in words."""
-    return f"{images.protocol(config)}; {metrics.PROTOCOL}"
+    tiles = "" if config.tile == "auto" else f", tile {config.tile}"
+    return f"{images.protocol(config)}{tiles}; {metrics.PROTOCOL}"
 
 
 def print_table(summary: dict[str, Any], dataset: str) -> None:
@@ -124,11 +135,13 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
     if summary["model"] is not None:
         name = summary["model"]
         rows.append((f"{name}, {summary['params']:,} parameters", summary))
-        if name in published:
-            rows.append((f"{name}, published", published[name]))
+        for title, figures in published.items():
+            if title.partition(",")[0] == name:
+                rows.append((f"{title}, published", figures))
     table = Table("", "PSNR dB", "SSIM", "MSE 1e-3", caption=summary["protocol"])
     for title, row in rows:
-        table.add_row(title, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{1e3 * row['mse']:.2f}")
+        mse = f"{1e3 * row['mse']:.2f}" if "mse" in row else ""
+        table.add_row(title, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", mse)
     console = Console()
     console.print(table)
     console.print(
@@ -199,7 +212,7 @@ def table_rows(
     gaussian = "sigma" in result.rows
     low, high = config.min_sigma, config.max_sigma
     whole = tables.Row(
-        weights="" if source is None else _weights_name(source, summary["model"]),
+        weights="" if source is None else _weights_name(source, summary["model"], config.effort),
         model=summary["model"] or "",
         params=summary["params"],
         data=images.title,
@@ -238,10 +251,11 @@ def _figures(result: Result) -> dict[str, Any]:
     return figures | result.means()
 
 
-def _weights_name(source: str | Path, model: str) -> str:
+def _weights_name(source: str | Path, model: str, effort: int) -> str:
     """What to call weights: nothing of where they lie but the last names."""
-    if str(source) in weights.shipped():
-        return str(source)
+    suffix = f", effort {effort}" if effort else ""
+    if str(source) in weights.shipped() or str(source) in catalogue.ENTRIES:
+        return f"{source}{suffix}"
     path = Path(os.path.abspath(Path(source).expanduser()))
     names = path.parts[-3:] if path.parent.name == "checkpoints" else path.parts[-1:]
-    return f"{model} ({'/'.join(names)})"
+    return f"{model} ({'/'.join(names)}){suffix}"

@@ -180,13 +180,28 @@ class Pointwise(Layer):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = parameter(self, "kernel", self.kernel_init, (1, 1, x.shape[-1], self.features))
-        bias = (
-            parameter(self, "bias", nn.initializers.zeros, (self.features,)) if self.use_bias else 0
-        )
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return x @ kernel[0, 0] + bias
+    def __call__(self, x: jax.Array, attention: jax.Array | None = None) -> jax.Array:
+        """Maps `[B, H, W, C]` to `[B, H, W, features]`.
+
+        Args:
+          x: the features.
+          attention: factors of their channels, of a shape that goes with theirs.
+        """
+        channels = x.shape[-1]
+        kernel = parameter(self, "kernel", self.kernel_init, (1, 1, channels, self.features))
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        if attention is not None and attention.size == channels:  # of a single image
+            kernel = kernel * attention.reshape(channels, 1)
+        elif attention is not None:
+            x = x * attention
+        y = x @ kernel[0, 0]
+        if self.use_bias:
+            y += parameter(self, "bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
+        return y
+
+    def products(self, x: jax.Array, *arguments: jax.Array) -> int:
+        """See `Layer`; the last of the arguments is the output."""
+        return super().products(x, arguments[-1])
 
 
 class DepthwiseConv(Layer):
@@ -231,7 +246,7 @@ class LayerNorm(nn.Module):
         scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:])
         bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:])
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = wide - wide.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        normalised = centred * jax.lax.rsqrt(variance + 1e-6)
+        mean = wide.mean(-1, keepdims=True)
+        variance = jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean)
+        normalised = (wide - mean) * jax.lax.rsqrt(jnp.maximum(variance, 0) + 1e-6)
         return (normalised * scale + bias).astype(self.dtype or x.dtype)

@@ -48,7 +48,7 @@ class NafBlock(nn.Module):
         y = _gate(DepthwiseConv(3, dtype=self.dtype, name="conv2")(y))
         # The means' edges are repeated after the product, which is the same and less to multiply.
         attention = pointwise(channels, "attention")(window_means(y, self.window))
-        y = pointwise(channels, "conv3")(y * _repeat_edges(attention, y.shape))
+        y = pointwise(channels, "conv3")(y, _repeat_edges(attention, y.shape))
         x = x + y * scale("beta")
         y = LayerNorm(self.dtype, name="norm2")(x)
         y = _gate(pointwise(2 * channels, "conv4")(y))
@@ -127,7 +127,7 @@ class NafNet(nn.Module):
 
     def _blocks(self, x: jax.Array, stage: str, count: int, level: int) -> jax.Array:
         for i in range(count):
-            x = NafBlock(self.window >> level, self.dtype, name=f"{stage}_{i}")(x)
+            x = NafBlock(max(self.window >> level, 1), self.dtype, name=f"{stage}_{i}")(x)
         return x
 
 

@@ -1,5 +1,6 @@
 """The command, on small files, with a network whose result is known: every level plus ten."""
 
+import functools
 import io
 import os
 import signal
@@ -189,6 +190,91 @@ def test_options_reach_the_network(tmp_path, deblur):
     np.testing.assert_array_equal(load(result), picture() + PLUS // 2)
     assert deblur(source, "--dtype", "bfloat16", "--overwrite")[0] == 0
     np.testing.assert_allclose(load(result), picture() + float(PLUS), atol=1)
+
+
+def test_an_effort_is_for_networks_in_stages(tmp_path, deblur):
+    source = save(tmp_path / "photo.png")
+    status, out, err = deblur(source, "--effort", "1")
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(
+        "error: effort = 1 is for networks in stages (maxim); AtrousNet has none"
+    )
+    status, out, err = deblur(source, "--effort", "much")
+    assert (status, out) == (2, "")
+    assert "--effort" in err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def zeros(path, module, side, **biases):
+    """A weights file of a network that gives back its input, but for some layers' biases."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+    params = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes["params"])
+    for place, value in biases.items():
+        layer = functools.reduce(dict.__getitem__, place.split("/"), params)
+        layer["bias"] += np.float32(value / 255)
+    weights.save(path, weights.Deblurrer(module, params, {"channels": 3}))
+    return path
+
+
+def test_the_effort_is_the_number_of_stages(tmp_path, deblur):
+    module = create_model(
+        "maxim", num_features=4, num_stages=2, num_groups=1, num_bottleneck_blocks=1
+    )
+    first, second = "stage_0_supervised_attention_module_0/Conv_1", "stage_1_output_conv_0"
+    model = zeros(tmp_path / "maxim.safetensors", module, 64, **{first: 3, second: 40})
+    source = save(tmp_path / "photo.png")
+    assert deblur(source, "--effort", "1", model=model)[::2] == (0, "")
+    np.testing.assert_array_equal(load(tmp_path / "photo.deblurred.png"), picture() + 3)
+    status, out, err = deblur(source, "--effort", "3", model=model)
+    assert (status, out) == (2, "")
+    assert err == "error: effort = 3 must be from 1 to 2, the network's stages\n"
+
+
+def test_a_photo_that_hardly_changes_is_told_with_what_may_do_more(tmp_path, deblur, small_weights):
+    source = save(tmp_path / "photo.png")
+    status, out, err = deblur(source, model=small_weights)
+    assert (status, out) == (0, f"{tmp_path / 'photo.deblurred.png'}\n")
+    assert err == (
+        f"{source}: hardly changed, by 0.0 of 255 levels; it was sharp, or has another blur: for a "
+        "shaken photograph `jaxdeblur fetch maxim-gopro` and --model maxim-gopro may do more\n"
+    )
+    # What was asked for is no surprise.
+    assert deblur(source, "--strength", "0.5", "--overwrite", model=small_weights)[2] == ""
+
+
+@pytest.mark.parametrize(("levels", "told"), [(2, True), (3, False)])
+def test_of_a_network_that_knows_shake_the_other_blur_is_told(tmp_path, deblur, levels, told):
+    module = create_model("nafnet", width=4, encoder_blocks=(1,), decoder_blocks=(1,))
+    model = zeros(tmp_path / "nafnet.safetensors", module, 8, ending=levels)
+    deep = (picture().astype(np.uint16) * 257)[..., 0]
+    for source, pixels in ((tmp_path / "photo.png", picture()), (tmp_path / "deep.png", deep)):
+        status, _, err = deblur(save(source, pixels), model=model)
+        assert status == 0
+        assert ("hardly changed, by 2.0 of 255 levels" in err) == told
+        assert ("for a photograph out of focus --model atrous-photo may do more" in err) == told
+        assert "maxim-gopro" not in err
+
+
+def test_blended_tiles_are_told_once_for_a_size(tmp_path, deblur):
+    module = create_model("nafnet", width=4, encoder_blocks=(1,), decoder_blocks=(1,))
+    model = zeros(tmp_path / "nafnet.safetensors", module, 8, ending=20)
+    # Of 40 rows two tiles, of 60 three; of 50 columns two. They overlap by 8 pixels.
+    sources = [
+        save(tmp_path / "in" / name, picture(height, 50))
+        for name, height in (("a.png", 40), ("b.png", 40), ("c.png", 60), ("d.png", 20))
+    ]
+    status, out, err = deblur(*sources, "--tile", "32", model=model)
+    assert status == 0
+    assert len(out.splitlines()) == 4
+    assert err.splitlines() == [
+        f"{sources[0]}: 4 tiles of 30x24 pixels, blended where they overlap",
+        f"{sources[2]}: 6 tiles of 30x26 pixels, blended where they overlap",
+        f"{sources[3]}: 2 tiles of 30x20 pixels, blended where they overlap",
+    ]
+    for source, height in zip(sources, (40, 40, 60, 20), strict=True):
+        restored = load(source.with_suffix(".deblurred.png"))
+        np.testing.assert_array_equal(restored, np.minimum(picture(height, 50) + 20, 255))
 
 
 def test_it_compares_with_the_sharp_photograph(tmp_path, deblur, reference_ssim):

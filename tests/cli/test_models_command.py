@@ -20,9 +20,13 @@ def verbose():
 def test_lists_weights_and_networks(capsys):
     main(["models"])
     text = capsys.readouterr().out
-    for name in (*shipped(), "carlo_net", "kaist_net_small", "atrous_net_reds"):
+    for name in (*shipped(), "carlo_net", "kaist_net_small", "atrous_net_reds", "maxim_s2"):
         assert f"  {name} " in text
     assert "24,371,331 parameters, sees 217x217 pixels" in text
+    for name, parameters, tile in (("maxim", "22,212,795", 512), ("nafnet_64", "67,888,835", 768)):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
+        sees = f"sees all of a picture, in tiles of up to {tile} pixels"
+        assert line.split(maxsplit=1)[1] == f"{parameters} parameters, {sees}"
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -48,3 +52,20 @@ def test_verbose_counts_as_by_hand(verbose):
     total = half * (blocks + 2 * 9 * 32 * 64) + 4 * half * outer
     small = verbose[verbose.rindex("  atrous_net_small ") :]
     assert f"multiply-adds at 256x256: {total / 1e9:,.1f} G" in small
+
+
+@pytest.mark.parametrize(
+    ("name", "giga", "grid", "field"),
+    [
+        ("maxim", 152, "multiples of 64, from 64", "num_stages=3"),
+        ("nafnet", 16, "multiples of 16, from 1", "encoder_blocks=(1, 1, 1, 28)"),
+    ],
+)
+def test_verbose_tells_of_networks_that_see_everything(verbose, name, giga, grid, field):
+    section = verbose[verbose.index(f"\n  {name} ") :].split("\n  ")[1:]
+    end = next(i for i, line in enumerate(section[1:], 1) if not line.startswith("  "))
+    told = dict(line.strip().split(": ", 1) for line in section[1:end])
+    assert float(told["multiply-adds at 256x256"].split()[0]) == pytest.approx(giga, abs=1)
+    assert told["size grid"].startswith(grid)
+    assert field in told["fields"]
+    assert told["field of view"].startswith("all of a picture")

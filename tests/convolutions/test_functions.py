@@ -13,6 +13,7 @@ from jaxdeblur.convolutions import (
     adaptive_convolve,
     compiled,
     convolve,
+    depthwise_convolve,
     transposed_convolve,
 )
 from jaxdeblur.errors import InputError
@@ -123,6 +124,17 @@ def test_a_cpu_multiplies_matrices_where_a_gpu_convolves(function):
     assert "stablehlo.dot_general" not in program("cuda", gradients, *arguments)
 
 
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2}, {"padding": "VALID"}])
+def test_a_cpu_can_have_the_compilers_convolution(options):
+    x, kernel = normal(2, 9, 8, 3), normal(3, 3, 3, 4, seed=1)
+    function = functools.partial(convolve, own=False, **options)
+    gradients = functools.partial(output_and_gradients, function)
+    assert program("cpu", gradients, x, kernel).count("stablehlo.convolution") == 3
+    assert "stablehlo.dot_general" not in program("cpu", gradients, x, kernel)
+    plain = {"stride": 1, "dilation": 1, "padding": "SAME"} | options
+    assert_same(function, functools.partial(plain_convolve, **plain), x, kernel)
+
+
 @st.composite
 def transposed_arguments(draw):
     stride = draw(st.sampled_from([1, 2, 2, 3]))
@@ -195,6 +207,58 @@ def test_transposed_convolve_is_that_of_torch(taps, stride, padding):
     assert_close(gradients[1], kernel_torch.grad.numpy())
 
 
+def depthwise_with_numpy(x, kernel):
+    taps = kernel.shape[0]
+    border = (taps // 2, taps // 2)
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), border, border, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (taps, taps), axis=(1, 2))
+    return np.einsum("bhwcij,ijc->bhwc", windows, np.asarray(kernel, np.float64)[:, :, 0])
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([1, 3, 5]),
+    st.integers(1, 2),
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.integers(1, 5),
+)
+def test_depthwise_convolve_filters_each_channel_by_itself(taps, batch, height, width, depth):
+    x, kernel = normal(batch, height, width, depth), normal(taps, taps, 1, depth, seed=1)
+    options = {"feature_group_count": depth, "dimension_numbers": DIMENSIONS}
+    plain = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", **options
+    )
+    filtered = assert_same(depthwise_convolve, plain, x, kernel)
+    expected = depthwise_with_numpy(x, kernel)
+    assert_close(filtered, expected)
+    assert_close(compiled.depthwise_convolve(x, kernel), expected)
+
+
+@pytest.mark.parametrize("function", [depthwise_convolve, compiled.depthwise_convolve])
+def test_depthwise_convolve_is_that_of_torch(function):
+    torch = pytest.importorskip("torch")
+    x, kernel = normal(2, 5, 4, 3), normal(3, 3, 1, 3, seed=1)
+    results = quick_jit(functools.partial(output_and_gradients, function))(x, kernel)
+    x_torch = torch.tensor(np.asarray(x), requires_grad=True)
+    kernel_torch = torch.tensor(np.asarray(kernel), requires_grad=True)
+    filtered = torch.nn.functional.conv2d(
+        x_torch.permute(0, 3, 1, 2), kernel_torch.permute(3, 2, 0, 1), padding=1, groups=3
+    ).permute(0, 2, 3, 1)
+    filtered.backward(torch.tensor(np.asarray(normal(*x.shape, seed=2))))
+    for result, expected in zip(
+        results, (filtered.detach(), x_torch.grad, kernel_torch.grad), strict=True
+    ):
+        assert_close(result, expected.numpy())
+
+
+def test_a_cpu_sums_products_where_a_gpu_convolves_each_channel():
+    arguments = normal(1, 9, 7, 4), normal(3, 3, 1, 4, seed=1)
+    gradients = functools.partial(output_and_gradients, depthwise_convolve)
+    assert "stablehlo.convolution" not in program("cpu", gradients, *arguments)
+    assert program("cuda", gradients, *arguments).count("stablehlo.convolution") == 3
+
+
 def filtered_with_numpy(image, kernels):
     taps = int(kernels.shape[-1] ** 0.5)
     border = (taps // 2, taps // 2)
@@ -239,6 +303,7 @@ def test_adaptive_convolve_weights_the_patch_around_each_pixel(taps, batch, heig
         (functools.partial(transposed_convolve, stride=2), (4, 4, 3, 2)),
         (functools.partial(transposed_convolve, stride=1, padding="VALID"), (3, 3, 3, 2)),
         (adaptive_convolve, (1, 5, 6, 9)),
+        (depthwise_convolve, (3, 3, 1, 2)),
     ],
 )
 def test_gradients_are_those_of_finite_differences(function, kernel_shape):
@@ -259,6 +324,7 @@ def test_gradients_are_those_of_finite_differences(function, kernel_shape):
         (functools.partial(convolve, stride=2), (5, 5, 2, 3)),
         (functools.partial(transposed_convolve, stride=2), (4, 4, 3, 2)),
         (adaptive_convolve, (1, 5, 6, 9)),
+        (depthwise_convolve, (3, 3, 1, 2)),
     ],
 )
 def test_bfloat16_stays_bfloat16(function, kernel_shape):

@@ -1,5 +1,7 @@
 """Moving cameras, against sums of shifted pictures."""
 
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -116,23 +118,40 @@ def test_a_wrong_response_is_named(tmp_path, content):
         motion.read_response(path)
 
 
+class Frames:
+    """Stands for clips: tells which frame was taken."""
+
+    def __init__(self, num_frames):
+        self.source = types.SimpleNamespace(num_frames=num_frames)
+
+    def __call__(self, index, rng):
+        return {"frame": index}
+
+
 class Stills:
-    """Stands for photographs: tells which one was taken."""
+    """Stands for photographs: tells which one was taken, and of three frames each."""
 
     source = range(7)
 
     def __call__(self, index, rng):
-        return {"photo": index}
+        return {"photo": index, "blurred": np.tile(np.repeat([1, 2, 3], 3), (4, 4, 1))}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_samples_is_photographs(share):
-    sample = clip_source.MixedSample(lambda index, rng: {"frame": index}, Stills(), share)
+    sample = clip_source.MixedSample(Frames(num_frames=3), Stills(), share)
     samples = [sample(5, rng(seed)) for seed in range(500)]
     taken = [x["photo"] for x in samples if "photo" in x]
     assert len(taken) / 500 == pytest.approx(share, abs=0.07)
     assert set(taken) == (set(range(7)) if share else set())
     assert all(x == {"frame": 5} for x in samples if "photo" not in x)
+    assert all(x["blurred"].shape[-1] == 9 for x in samples if "photo" in x)
+
+
+def test_of_a_photograph_among_single_frames_the_middle_one_is_left():
+    sample = clip_source.MixedSample(Frames(num_frames=1), Stills(), 1.0)(5, rng())
+    assert sample["blurred"].flags.c_contiguous
+    np.testing.assert_array_equal(sample["blurred"], np.full((4, 4, 3), 2))
 
 
 def test_training_mixes_clips_and_photographs(tmp_path):
@@ -156,6 +175,10 @@ def test_training_mixes_clips_and_photographs(tmp_path):
     # A photograph's frames are of the same place, but moved.
     for blurred, sharp in zip(batch["blurred"][light], batch["sharp"][light], strict=True):
         assert abs(blurred.mean() - sharp.mean()) < 12
+    config.num_frames = 1
+    single = next(pipeline.training_batches(config, datasets.open_source(config, "train")))
+    np.testing.assert_array_equal(single["blurred"], batch["blurred"][..., 3:6])
+    np.testing.assert_array_equal(single["sharp"], batch["sharp"])
     config.patch_size = 64
     with pytest.raises(InputError, match=r"patch_size = 64 is larger than .*40x40 pixels"):
         source.training_sample(config)

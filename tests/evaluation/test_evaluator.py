@@ -130,6 +130,47 @@ def test_no_such_weights():
         evaluation.run(config_of_three_images(), source="nowhere")
 
 
+def test_an_effort_reaches_the_network(monkeypatch):
+    asked = []
+
+    def load(source, **options):
+        asked.append((source, options))
+        raise InputError("loaded")
+
+    monkeypatch.setattr(weights, "load", load)
+    for effort in (0, 2):
+        with pytest.raises(InputError, match="loaded"):
+            evaluation.run(config_of_three_images(effort=effort), source="net")
+    assert asked == [("net", {"effort": None}), ("net", {"effort": 2})]
+
+
+def test_an_effort_of_a_network_without_stages_is_refused(tmp_path):
+    module = AtrousNet(num_channels=4, num_blocks=1)
+    path = tmp_path / "zero.safetensors"
+    weights.save(path, weights.Deblurrer(module, zero_params(module), {"channels": 3}))
+    with pytest.raises(InputError, match="effort = 2 is for networks in stages"):
+        evaluation.run(config_of_three_images(effort=2), source=path)
+
+
+@pytest.mark.parametrize(("tile", "option"), [("auto", "auto"), ("off", "off"), ("48", 48)])
+def test_whole_frames_are_restored_in_the_tiles_that_were_asked_for(monkeypatch, tile, option):
+    seen = []
+
+    def restored(module, variables, blurred, options, limits):
+        seen.append((blurred.shape, options.tile))
+        return blurred
+
+    monkeypatch.setattr(evaluator.restore, "restore", restored)
+    frame = np.random.default_rng(0).integers(0, 256, (16, 20, 3), np.uint8)
+    clip = Clip("val", "000", ("0",), (16, 20))
+    source = ClipSource("noise", [clip], lambda parts: [frame for _ in parts], 1)
+    config = atrous_reds.get_config()
+    config.eval_patch_size, config.tile = 0, tile
+    result = evaluation.Evaluator(config, source, AtrousNet(), 3)({})
+    assert seen == [((1, 16, 20, 3), option)]
+    np.testing.assert_array_equal(result.rows["mse"], [0])
+
+
 # Whole frames, divided among processes.
 
 

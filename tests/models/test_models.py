@@ -16,9 +16,11 @@ SMALL = {
     "carlo_net": {"num_filters": 8},
     "kaist_net": {"num_blocks": 1, "num_inner_blocks": 1, "num_channels": 8},
     "atrous_net": {"num_channels": 8, "num_blocks": 1},
+    "maxim": {"num_features": 4, "num_stages": 1, "num_groups": 1, "num_bottleneck_blocks": 1},
+    "nafnet": {"width": 4, "encoder_blocks": (1,), "decoder_blocks": (1,)},
 }
-SMALLEST = {"carlo_net": 21, "kaist_net": 8, "atrous_net": 2}
-MULTIPLE = {"carlo_net": 1, "kaist_net": 8, "atrous_net": 2}
+SMALLEST = {"carlo_net": 21, "kaist_net": 8, "atrous_net": 2, "maxim": 64, "nafnet": 1}
+MULTIPLE = {"carlo_net": 1, "kaist_net": 8, "atrous_net": 2, "maxim": 64, "nafnet": 1}
 
 # LLVM's optimisations take most of the time to compile.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -45,42 +47,56 @@ def random_variables(module, x):
     )
 
 
+@functools.cache
+def preset_shapes(name, channels):
+    """What a preset makes of two of its smallest images, and its variables."""
+    side, multiple = SMALLEST[family(name)], MULTIPLE[family(name)]
+    x = jax.ShapeDtypeStruct((2, side, side + 2 * multiple, channels), jnp.float32)
+    return x, *shapes_of(PRESETS[name], x)
+
+
 def count(variables):
     return sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "channels", "expected"),
+    ("name", "channels", "expected"),
     [
-        ("carlo_net", {}, 3, 2_663_555),
-        ("carlo_net", {}, 9, 2_663_555 + 3 * 3 * 6 * 128),
-        ("kaist_net", {}, 3, 11_590_813),
-        ("kaist_net", {}, 9, 11_595_613),
-        ("atrous_net", {}, 3, 12_571_011),
-        ("atrous_net", {}, 9, 12_633_219),
-        ("atrous_net", {"num_blocks": 10}, 3, 24_371_331),
-        ("atrous_net_reds", {}, 3, 24_371_331),
-        ("atrous_net_reds", {}, 9, 24_433_539),
+        ("carlo_net", 3, 2_663_555),
+        ("carlo_net", 9, 2_663_555 + 3 * 3 * 6 * 128),
+        ("kaist_net", 3, 11_590_813),
+        ("kaist_net", 9, 11_595_613),
+        ("atrous_net", 3, 12_571_011),
+        ("atrous_net", 9, 12_633_219),
+        ("atrous_net_reds", 3, 24_371_331),
+        ("atrous_net_reds", 9, 24_433_539),
+        ("nafnet", 3, 17_111_907),
+        ("nafnet", 9, 17_111_907 + 9 * 6 * 32),
+        ("nafnet_64", 3, 67_888_835),
+        ("maxim_s1", 3, 6_139_561),  # of this one and the next tests/models/test_cost.py counts
+        ("maxim_s2", 3, 14_176_178),
+        ("maxim", 3, 22_212_795),
     ],
 )
-def test_parameters_are_as_many_as_published(name, fields, channels, expected):
-    _, variables = shapes_of(create_model(name, **fields), jnp.zeros((1, 32, 32, channels)))
+def test_parameters_are_as_many_as_published(name, channels, expected):
+    _, _, variables = preset_shapes(name, channels)
     assert count(variables) == expected
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("channels", [3, 9])
-@pytest.mark.parametrize("name", PRESETS)
+# Of MAXIM, which takes seconds to trace, a small one has nine channels (test_maxim.py).
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [(name, n) for name in PRESETS for n in (3, 9) if n == 3 or family(name) != "maxim"],
+)
 def test_every_preset_restores_three_channels_of_the_same_size(name, channels):
-    side = SMALLEST[family(name)]
-    x = jnp.zeros((2, side, side + 2 * MULTIPLE[family(name)], channels))
-    restored, _ = shapes_of(PRESETS[name], x)
+    x, restored, _ = preset_shapes(name, channels)
     assert restored.shape == (*x.shape[:3], 3)
     assert restored.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("channels", [3, 9])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", sorted(SMALL.keys() - {"maxim"}))  # of it see test_maxim.py
 def test_smallest_image_is_restored_to_finite_values(name, channels):
     x = image(1, SMALLEST[name], SMALLEST[name], channels)
     module = create_model(name, **SMALL[name])
@@ -93,12 +109,31 @@ def test_smallest_image_is_restored_to_finite_values(name, channels):
 @pytest.mark.parametrize("name", SMALL)
 def test_init_and_apply_agree_on_the_variables(name):
     module = create_model(name, **SMALL[name])
-    x = jax.ShapeDtypeStruct((1, 24, 24, 3), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     _, variables = shapes_of(module, x)
     assert set(variables) == {"params"}
-    assert jax.eval_shape(module.apply, variables, x).shape == (1, 24, 24, 3)
+    assert jax.eval_shape(module.apply, variables, x).shape == x.shape
     trained = jax.eval_shape(lambda v, x: module.apply(v, x, train=True), variables, x)
-    assert trained.shape == (1, 24, 24, 3)
+    assert trained.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("nafnet", (8, 12)), pytest.param("maxim", (64, 64), marks=pytest.mark.slow)],
+)
+def test_gradients_are_finite_and_reach_every_parameter(name, size):
+    module = create_model(name, **SMALL[name])
+    x = image(1, *size, 3)
+    variables = random_variables(module, x)
+    method = "outputs" if name == "maxim" else None  # whose smaller pictures are trained as well
+
+    def loss(variables):
+        pictures = module.apply(variables, x, train=True, method=method)
+        return sum(jnp.square(picture).mean() for picture in jax.tree.leaves(pictures))
+
+    for place, gradient in flatten_dict(quick_jit(jax.grad(loss))(variables)).items():
+        assert jnp.isfinite(gradient).all(), place
+        assert jnp.abs(gradient).max() > 0, place
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -108,7 +143,9 @@ def test_too_small_image_is_refused_with_the_smallest_size(name):
         shapes_of(create_model(name, **SMALL[name]), jnp.zeros((1, side, 64, 3)))
 
 
-@pytest.mark.parametrize(("name", "size"), [("kaist_net", (64, 60)), ("atrous_net", (31, 64))])
+@pytest.mark.parametrize(
+    ("name", "size"), [("kaist_net", (64, 60)), ("atrous_net", (31, 64)), ("maxim", (128, 96))]
+)
 def test_image_off_the_size_grid_is_refused_with_the_fix(name, size):
     message = re.escape(f"{size} is not a multiple of {MULTIPLE[name]}") + ".*pad"
     with pytest.raises(InputError, match=message):
@@ -126,7 +163,8 @@ def test_wrong_shape_is_refused_with_the_right_one(name, shape):
 @pytest.mark.parametrize("name", SMALL)
 def test_bfloat16_arithmetic_keeps_parameters_and_the_type_of_the_input(name, dtype):
     module = create_model(name, **SMALL[name], dtype=jnp.bfloat16)
-    x = jax.ShapeDtypeStruct((1, 24, 24, 3), dtype)
+    batch = 11  # which tells features from parameters
+    x = jax.ShapeDtypeStruct((batch, 64, 64, 3), dtype)
     restored, variables = shapes_of(module, x)
     assert restored.dtype == dtype
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -134,8 +172,15 @@ def test_bfloat16_arithmetic_keeps_parameters_and_the_type_of_the_input(name, dt
     def inner(variables, x):
         return module.apply(variables, x, capture_intermediates=True)[1]["intermediates"]
 
-    stem = "encoder_0" if name == "carlo_net" else "stem"
-    assert jax.eval_shape(inner, variables, x)[stem]["__call__"][0].dtype == jnp.bfloat16
+    layers = flatten_dict(jax.eval_shape(inner, variables, x), sep="/")
+    features = {
+        layer: leaf.dtype
+        for layer, outputs in layers.items()
+        for leaf in jax.tree.leaves(outputs)
+        if layer != "__call__" and leaf.ndim == 4 and leaf.shape[0] == batch
+    }
+    assert len(features) > 8
+    assert {layer: kind for layer, kind in features.items() if kind != jnp.bfloat16} == {}
 
 
 def zeros_like_init(module, x):
@@ -270,6 +315,12 @@ def test_batch_norm_stays_inside_the_blocks():
         ("carlo_net", {"num_filters": -1}, "num_filters = -1.*at least 1"),
         ("atrous_net", {"num_channels": 6}, "num_channels = 6.*multiple of 4"),
         ("kaist_net", {"num_channels": 0}, "num_channels = 0.*at least 1"),
+        ("nafnet", {"encoder_blocks": (1, 0)}, r"encoder_blocks = \(1, 0\).*at least 1"),
+        ("nafnet", {"encoder_blocks": (1, 2.5)}, r"encoder_blocks = \(1, 2.5\).*at least 1"),
+        ("nafnet", {"encoder_blocks": 4}, "encoder_blocks = 4 .*tuple"),
+        ("nafnet", {"effort": 1}, "nafnet has no field 'effort'"),
+        ("maxim", {"num_stages": 0}, "num_stages = 0.*at least 1"),
+        ("maxim", {"efort": 1}, "maxim has no field 'efort'; did you mean 'effort'"),
     ],
 )
 def test_wrong_name_or_field_is_refused_by_name(name, fields, message):
@@ -282,9 +333,15 @@ def test_description_of_a_network_makes_it_again(name):
     module = create_model(name, dtype=jnp.bfloat16)
     described, fields = describe_model(module)
     assert family(described) == family(name)
-    assert "dtype" not in fields
+    assert not {"dtype", "effort"} & fields.keys()
     assert create_model(described, **fields, dtype=jnp.bfloat16) == module
     assert create_model(described, **fields) == PRESETS[name]
+
+
+def test_a_list_serves_as_a_tuple_as_a_file_of_json_has_it():
+    module = create_model("nafnet", width=8, encoder_blocks=[1, 2], decoder_blocks=[2, 1])
+    assert module == create_model("nafnet", width=8, encoder_blocks=(1, 2), decoder_blocks=(2, 1))
+    assert hash(module) is not None
 
 
 def test_created_network_does_not_change_the_preset():

@@ -6,14 +6,17 @@ import logging
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxdeblur import create_model, weights
 from jaxdeblur.errors import InputError
+from jaxdeblur.models.layers import current_frame
 from jaxdeblur.restoring import restore, scales
 from jaxdeblur.weights import Deblurrer
 
@@ -32,7 +35,7 @@ def quickly_compiled():
     """Compiling takes most of the time of these small networks."""
     with pytest.MonkeyPatch.context() as patch:
         apply = quick_jit(lambda module, *arrays: module.apply(*arrays), static_argnums=0)
-        patch.setattr(restore, "_apply", apply)
+        patch.setattr(restore, "_apply", lambda *arguments: np.asarray(apply(*arguments)))
         yield
 
 
@@ -272,10 +275,10 @@ from jaxdeblur import load
 from jaxdeblur.restoring import restore
 assert jax.local_device_count() == 2
 jitted, seen = restore._jitted, []
-def spy(apply):
+def spy(apply, *options):
     def call(module, variables, placed):
         seen.append([shard.data.shape for shard in placed.addressable_shards])
-        return jitted(apply)(module, variables, placed)
+        return jitted(apply, *options)(module, variables, placed)
     return call
 restore._jitted = spy
 restored = load("net.safetensors")(np.load("picture.npy"), tile={tile!r})
@@ -287,3 +290,167 @@ np.save("restored.npy", restored)
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
     expected = deblurrer(picture, tile=tile)
     np.testing.assert_allclose(np.load(tmp_path / "restored.npy"), expected, rtol=0, atol=1e-5)
+
+
+# Networks that see all of their input, whose tiles overlap and are blended.
+
+
+class Whole(nn.Module):
+    """Sees all it is given, and adds to it a constant, a share of its mean, and a ramp."""
+
+    plus: float = 0.0
+    of_mean: float = 0.0
+    ramp: float = 0.0  # from the left to the right
+
+    size_multiple: ClassVar[int] = 8
+    minimum_size: ClassVar[int] = 8
+    keeps_size: ClassVar[bool] = False
+    reach: ClassVar[None] = None
+    tile_size: ClassVar[int] = 64
+    tile_overlap: ClassVar[int] = 16
+
+    @nn.compact
+    def __call__(self, blurred, train=False):
+        picture = current_frame(blurred)
+        mean = picture.mean((1, 2, 3), keepdims=True)
+        ramp = jnp.linspace(0, self.ramp, picture.shape[2])[:, None]
+        return picture + self.plus + self.of_mean * mean + ramp
+
+
+def make_whole(card=None, **fields):
+    return Deblurrer(Whole(**fields), {}, {"channels": 3, **(card or {})})
+
+
+def of_type(picture, dtype):
+    scale = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    return (picture * scale).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("size", [(1, 1), (5, 150), (150, 7), (130, 97), (64, 65)], ids=str)
+def test_blended_tiles_of_the_picture_are_the_picture(size, dtype):
+    picture = of_type(noise(*size, 3), dtype)
+    deblurrer = make_whole()
+    for tile in (24, 30, 500, "auto", "off"):
+        restored = deblurrer(picture, tile=tile)
+        assert restored.dtype == dtype
+        rounding = 0 if np.issubdtype(dtype, np.integer) else 1e-6
+        np.testing.assert_allclose(restored, picture, rtol=0, atol=rounding)
+
+
+def test_blended_tiles_brighten_as_the_network_does():
+    picture = noise(130, 97, 3)
+    deblurrer = make_whole(plus=0.1)
+    for options, by in (({}, 0.1), ({"strength": 0.25}, 0.025), ({"strength": 0}, 0)):
+        for tile in (24, "auto"):
+            restored = deblurrer(picture, tile=tile, **options)
+            np.testing.assert_allclose(restored, np.clip(picture + by, 0, 1), rtol=0, atol=1e-6)
+
+
+def test_two_tiles_are_blended_as_by_hand():
+    # Tiles of 8 columns from 0 and from 4, whose weights fall off over the last 2 pixels.
+    picture = noise(8, 12, 3) / 2
+    left = np.array([1, 1, 1, 1, 1, 1, 0.75, 0.25, 0, 0, 0, 0])
+    share = left / (left + left[::-1])
+    means = picture[:, :8].mean(), picture[:, 4:].mean()
+    blended = share * means[0] + (1 - share) * means[1]
+    expected = picture + 0.5 * blended[:, None]
+    restored = make_whole(of_mean=0.5)(picture, tile=8)
+    np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-6)
+    # Without tiles: padded by reflection to the grid alone.
+    padded = np.pad(picture, ((0, 0), (0, 4), (0, 0)), mode="reflect")
+    whole = make_whole(of_mean=0.5)(picture, tile="off")
+    np.testing.assert_allclose(whole, picture + 0.5 * padded.mean(), rtol=0, atol=1e-6)
+
+
+def test_tiles_of_other_levels_meet_without_a_jump():
+    picture = np.full((150, 200, 3), 0.1, np.float32)
+    picture[:, 100:] = picture[75:] = 0.6
+    change = make_whole(of_mean=0.5)(picture) - picture
+    assert np.ptp(change) > 0.1  # so much would a jump be
+    for axis in (0, 1):
+        # Levels differ by 0.25 at most, and are spread over 16 pixels.
+        assert np.abs(np.diff(change, axis=axis)).max() <= 0.25 / 16 + 1e-6
+
+
+def test_blended_tiles_of_a_batch_are_those_of_its_pictures(monkeypatch):
+    pictures = noise(3, 70, 90, 3) / 2
+    deblurrer = make_whole(of_mean=0.5, ramp=0.2)
+    expected = [deblurrer(picture) for picture in pictures]
+    np.testing.assert_allclose(deblurrer(pictures), expected, rtol=0, atol=1e-6)
+    shapes = []
+    apply = restore._apply
+
+    def spy(module, variables, blurred):
+        shapes.append(blurred.shape)
+        return apply(module, variables, blurred)
+
+    monkeypatch.setattr(restore, "_apply", spy)
+    monkeypatch.setattr(restore, "pixels_at_once", lambda module, channels: 5000)
+    # Tiles of 48x56 pixels, one at a time; 12 of them, since none may have more than 64 a side.
+    deblurrer(pictures)
+    assert shapes == [(1, 48, 56, 3)] * 12
+    shapes.clear()
+    monkeypatch.setattr(restore, "pixels_at_once", lambda module, channels: 1000)
+    np.testing.assert_allclose(make_whole(plus=0.2)(pictures), pictures + 0.2, rtol=0, atol=1e-6)
+    assert all(np.prod(shape[:3]) <= 1000 for shape in shapes)
+
+
+@pytest.mark.parametrize("size", [(30, 100), (100, 30)], ids=str)
+def test_the_self_ensemble_turns_tiles_that_are_no_squares(size):
+    picture = noise(*size, 3) / 2
+    deblurrer = make_whole(ramp=0.2)
+    once = deblurrer(picture, tile="off") - picture
+    assert np.ptp(once) > 0.15
+    # A ramp, flipped and turned, is its middle on average.
+    for tile in ("off", "auto"):
+        restored = deblurrer(picture, self_ensemble=True, tile=tile)
+        np.testing.assert_allclose(restored, picture + 0.1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_blended_tile_that_is_not_finite_is_left_as_it_was(caplog, dtype):
+    picture = (noise(64, 150, 3) / 2).astype(dtype)
+    picture[20, 10] = np.nan
+    with caplog.at_level(logging.WARNING):
+        restored = make_whole(of_mean=0.5)(picture)
+    assert restored.dtype == dtype
+    # Three tiles of 64 columns, from 0, 43 and 86.
+    assert "rows 0 to 64, columns 0 to 64 left as they were: the network's output" in caplog.text
+    assert np.isnan(restored).sum() == 3
+    np.testing.assert_array_equal(restored[:, :43], picture[:, :43])
+    means = [picture[:, start : start + 64].astype(np.float32).mean() for start in (43, 86)]
+    alone = slice(64, 86)  # the second tile alone
+    expected = picture[:, alone] + 0.5 * means[0]
+    np.testing.assert_allclose(restored[:, alone], expected, rtol=0, atol=1e-3)
+    between = (restored - picture)[:, 43:64].astype(np.float32).mean((0, 2))
+    assert (np.diff(between) > -1e-3).all()
+    assert between[0] < 0.02 < 0.4 * means[0] < between[-1]
+
+
+def test_a_blended_tile_that_the_card_rules_out_is_left_as_it_was(caplog):
+    picture = np.full((64, 150, 3), 0.1, np.float32)
+    picture[:, 86:] = 0.6  # the last tile
+    restored = make_whole({"limits": {"change": 0.2}}, of_mean=0.5)(picture)
+    assert "columns 86 to 150 left as they were: change 0.300, more than 0.200" in caplog.text
+    np.testing.assert_array_equal(restored[:, 107:], picture[:, 107:])
+    np.testing.assert_allclose(restored[:, :43], 0.15, atol=1e-6)
+
+
+def test_tiles_that_are_blended_are_told(caplog):
+    deblurrer = make_whole()
+    with caplog.at_level(logging.INFO, "jaxdeblur"):
+        deblurrer(noise(60, 60, 3))  # one tile
+        deblurrer(noise(100, 200, 3))
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["8 tiles of 64x64 pixels, blended where they overlap"]
+
+
+@pytest.mark.parametrize("tile", [1, 3])
+def test_tiles_may_be_as_small_as_the_grid(tile):
+    module = create_model("nafnet", width=4, encoder_blocks=(1,), decoder_blocks=(1,))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes["params"])
+    picture = (noise(9, 7, 3) * 255).astype(np.uint8)
+    restored = Deblurrer(module, params, {"channels": 3})(picture, tile=tile)
+    np.testing.assert_array_equal(restored, picture)

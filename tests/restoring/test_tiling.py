@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxdeblur import create_model
 from jaxdeblur.restoring import tiling
@@ -59,3 +61,77 @@ def test_memory_decides_on_the_tiles_but_not_on_the_picture():
             (plan.rows, plan.columns)[axis][-1].start + plan.shape[axis] for plan in (roomy, scarce)
         ]
         assert ends[0] == ends[1]
+
+
+# Networks that see all of their input.
+
+BLENDED = {
+    "maxim": create_model("maxim_s1"),
+    "nafnet": create_model("nafnet"),
+    "shallow": create_model("nafnet", width=4, encoder_blocks=(1,), decoder_blocks=(1,)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "shape", "rows", "columns"),
+    [
+        # 1080 = 2 * 604 - 128, 1920 = 3 * 725.3 - 2 * 128, in multiples of 16.
+        ("nafnet", (1080, 1920), (608, 736), [0, 472], [0, 592, 1184]),
+        ("nafnet", (768, 700), (768, 704), [0], [0]),
+        ("nafnet", (5, 769), (16, 464), [0], [0, 305]),
+        # 720 = 2 * 392 - 64, 1280 = 3 * 469.3 - 2 * 64, in multiples of 64.
+        ("maxim", (720, 1280), (448, 512), [0, 272], [0, 384, 768]),
+        ("maxim", (3, 100), (64, 128), [0], [0]),
+    ],
+)
+def test_a_network_that_sees_everything_has_the_tiles_it_wants(name, size, shape, rows, columns):
+    for single in (True, False):
+        plan = tiling.plan(BLENDED[name], size, single=single, budget=10**6)
+        assert plan.blended
+        assert plan.shape == shape
+        assert [span.start for span in plan.rows] == rows
+        assert [span.start for span in plan.columns] == columns
+        assert plan.pixels == shape[0] * shape[1] * len(rows) * len(columns)
+
+
+@pytest.mark.parametrize(
+    ("tile", "budget", "shape"),
+    [
+        ("auto", 10**6, (320, 384)),  # 2 tiles and 3
+        ("auto", 100_000, (256, 256)),  # of no more than 316 pixels a side
+        ("auto", 1, (64, 64)),
+        ("off", 1, (576, 1024)),
+        (256, 1, (256, 256)),
+        (200, 10**6, (256, 256)),  # to the grid
+        (10_000, 1, (576, 1024)),
+    ],
+)
+def test_tiles_are_as_asked_or_fit_the_budget(tile, budget, shape):
+    plan = tiling.plan(BLENDED["maxim"], (555, 1000), tile, single=True, budget=budget)
+    assert plan.shape == shape
+    whole = shape == (576, 1024)
+    assert (len(plan.rows) == len(plan.columns) == 1) == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(BLENDED)), st.tuples(*[st.integers(1, 2500)] * 2), st.data())
+def test_what_blended_tiles_give_sums_up_to_the_picture(name, size, data):
+    module = BLENDED[name]
+    tile = data.draw(st.sampled_from(["auto", "off"]) | st.integers(1, 900), "tile")
+    budget = data.draw(st.integers(1, 10**6), "budget")
+    turned = data.draw(st.booleans(), "turned")
+    plan = tiling.plan(module, size, tile, turned=turned, single=True, budget=budget)
+    for spans, side, length in zip((plan.rows, plan.columns), plan.shape, size, strict=True):
+        assert side % module.size_multiple == 0
+        total = np.zeros(length)
+        for span in spans:
+            assert span.first == span.start
+            assert span.inside == slice(0, span.stop - span.start)
+            assert span.stop == min(span.start + side, length)
+            total[span.first : span.stop] += span.weight
+        np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+def test_local_networks_are_not_blended():
+    module = create_model("atrous_net_small")
+    assert not tiling.plan(module, (900, 900), 256, single=True, budget=10**6).blended

@@ -82,6 +82,29 @@ def test_a_network_of_video_mode_is_trained(trained):
     assert np.isfinite([last["eval/psnr"], last["eval/blurred_psnr"]]).all()
 
 
+def test_a_network_of_image_mode_is_trained_on_single_frames(folder, store, tmp_path):
+    config = tiny_config(folder, num_frames=1, num_steps=2, eval_every_steps=2)
+    state = training.train_and_evaluate(config, tmp_path / "run")
+    assert state.params["stem"]["kernel"].shape[2] == 3
+    last = metrics_lines(tmp_path / "run")[-1]
+    config.eval_patch_size = 16
+    summary = evaluation.run(config, source=tmp_path / "run")
+    assert summary["card"]["channels"] == 3
+    assert summary["psnr"] == pytest.approx(last["eval/psnr"], rel=1e-5)
+    assert summary["blurred"]["psnr"] == pytest.approx(last["eval/blurred_psnr"], rel=1e-5)
+    # The same frames as those of a clip of three, and as those of a store.
+    for changes in ({"num_frames": 3}, {"data_dir": str(store)}):
+        config.update(changes)
+        again = evaluation.run(config, source=tmp_path / "run")
+        assert again["psnr"] == pytest.approx(summary["psnr"], rel=1e-6)
+
+
+def test_a_network_of_video_mode_is_refused_on_single_frames(folder, tmp_path):
+    path = video_network(tmp_path / "zero.safetensors", channels=9)
+    with pytest.raises(InputError, match=r"network of video mode \(9 channels\).* image mode"):
+        evaluation.run(tiny_config(folder, num_frames=1), source=path)
+
+
 def test_the_store_trains_the_same_network(trained, store, tmp_path):
     state = training.train_and_evaluate(tiny_config(store), tmp_path / "run")
     assert_equal_states(state, trained[1])
@@ -104,11 +127,13 @@ def video_network(path, channels=9):
     return path
 
 
-@pytest.mark.parametrize(("size", "channels"), [(0, 3), (16, 9)])
+@pytest.mark.parametrize(
+    ("size", "channels", "num_frames"), [(0, 3, 3), (16, 9, 3), (0, 3, 1), (16, 3, 1)]
+)
 def test_a_network_that_changes_nothing_scores_as_the_current_frames(
-    folder, tmp_path, size, channels
+    folder, tmp_path, size, channels, num_frames
 ):
-    config = tiny_config(folder, eval_patch_size=size)
+    config = tiny_config(folder, eval_patch_size=size, num_frames=num_frames)
     path = video_network(tmp_path / "zero.safetensors", channels)
     summary = evaluation.run(config, source=path)
     for name in ("psnr", "ssim", "mse"):

@@ -12,6 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
 from small_runs import assert_equal_states, flags, metrics_lines, tiny_config
 
 import jaxdeblur
@@ -329,7 +331,9 @@ def test_parameters_of_another_network_are_refused(finished, tmp_path):
     with pytest.raises(InputError, match=r"config.init_from = .* do not belong together"):
         training.train_and_evaluate(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
-    (tmp_path / "damaged.safetensors").write_bytes(b"x" * 100)
+    save_file({"x": np.zeros(100, np.float32)}, tmp_path / "damaged.safetensors")
+    whole = (tmp_path / "damaged.safetensors").read_bytes()
+    (tmp_path / "damaged.safetensors").write_bytes(whole[: len(whole) // 2])
     for source, message in (
         ("nothing", "is no weights file"),
         (str(tmp_path / "damaged.safetensors"), "is not a whole safetensors file"),
@@ -337,3 +341,57 @@ def test_parameters_of_another_network_are_refused(finished, tmp_path):
         with pytest.raises(InputError, match=message):
             training.train_and_evaluate(tiny_config(init_from=source), tmp_path / "other")
         assert not (tmp_path / "other").exists()
+
+
+# Networks that are trained otherwise.
+
+NETWORKS = {
+    "nafnet": {
+        "model_kwargs": {"width": 4, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)},
+        "loss": "negative_psnr",
+        "adam_b1": 0.9,
+        "adam_b2": 0.9,
+        "weight_decay": 1e-3,
+        "grad_clip_norm": 0.01,
+    },
+    "maxim": {
+        "model_kwargs": {
+            "num_features": 4,
+            "num_stages": 1,
+            "num_groups": 1,
+            "num_bottleneck_blocks": 1,
+        },
+        "patch_size": 64,
+        "eval_patch_size": 64,
+        "batch_size": 2,
+        "eval_batch_size": 2,
+        "loss": "charbonnier_frequency",
+        "mixup": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_of_others_are_trained_and_go_on_bit_for_bit(network, tmp_path):
+    changes = dict(NETWORKS[network])
+    config = tiny_config(
+        model=network, num_steps=2, eval_every_steps=2, checkpoint_every_steps=1,
+        log_every_steps=1, schedule="cosine", final_learning_rate=1e-7, warmup_steps=0,
+    )  # fmt: skip
+    with config.unlocked():
+        config.model_kwargs = ConfigDict(changes.pop("model_kwargs"))
+    config.update(changes)
+    state = training.train_and_evaluate(config, tmp_path)
+    before = metrics_lines(tmp_path)
+    assert all(np.isfinite(line.get("loss", 0)) for line in before)
+    shutil.rmtree(tmp_path / "checkpoints" / "2")
+    (first,) = checkpoints.steps(tmp_path)
+    moved = jaxdeblur.load(tmp_path / "checkpoints" / "1").params
+    assert first == 1
+    assert any(
+        (x != y).any()
+        for x, y in zip(jax.tree.leaves(moved), jax.tree.leaves(state.ema_params), strict=True)
+    )
+    assert_equal_states(training.train_and_evaluate(config, tmp_path), state)
+    assert evaluations(tmp_path)[-1] == [line for line in before if "eval/psnr" in line][-1]
+    assert type(jaxdeblur.load(tmp_path).module).__name__.lower() == network

@@ -13,7 +13,7 @@ from jaxdeblur.convolutions import SWITCH
 from jaxdeblur.data.blur import make_pair
 from jaxdeblur.models import AtrousNet
 from jaxdeblur.training.state import create_state
-from jaxdeblur.training.step import train_step
+from jaxdeblur.training.step import mixed_pairs, train_step
 
 
 @pytest.fixture
@@ -188,3 +188,125 @@ def test_the_gradient_of_parts_with_statistics_is_the_mean_of_theirs():
     )
     for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)
+
+
+# Networks of several pictures.
+
+
+class Pyramid(nn.Module):
+    """Two stages, of each a picture at a quarter, half and all of the size."""
+
+    def __call__(self, blurred, train=False):
+        return self.outputs(blurred, train)[-1][-1]
+
+    @nn.compact
+    def outputs(self, blurred, train=False):
+        stages, picture = [], blurred
+        for _ in range(2):
+            picture = picture + nn.Conv(3, (3, 3))(picture)
+            stages.append([picture[:, 2::4, 2::4], picture[:, 1::2, 1::2], picture])
+        return stages
+
+
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_a_network_of_several_pictures_is_trained_on_all_of_them(num_parts):
+    options = {"module": Pyramid(), "optimizer": optax.sgd(0.1)}
+    init = functools.partial(create_state, **options, patch_size=16, channels=3, ema=False)
+    state = jax.jit(init)(jax.random.key(0))
+    step = functools.partial(train_step, **options, loss=losses.l1, ema_decay=0.0, max_sigma=1.0)
+    after, measured = jax.jit(functools.partial(step, grad_accum_steps=num_parts))(
+        state, make_batch(4)
+    )
+    blurred, sharp = jax.jit(make_pair, static_argnums=1)(make_batch(4), 1.0)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def by_hand(params):
+        convolve = nn.Conv(3, (3, 3)).apply
+        first = blurred + convolve({"params": params["Conv_0"]}, blurred)
+        second = first + convolve({"params": params["Conv_1"]}, first)
+        total = 0
+        for picture in (first, second):
+            # The sharp pixels that lie where those of the smaller pictures do.
+            total += jnp.abs(picture - sharp).mean()
+            total += jnp.abs(picture - sharp)[:, 1::2, 1::2].mean()
+            total += jnp.abs(picture - sharp)[:, 2::4, 2::4].mean()
+        return total, second
+
+    (total, restored), grads = by_hand(state.params)
+    np.testing.assert_allclose(measured["loss"], total, rtol=1e-5)
+    psnr = peak_signal_noise_ratio(np.asarray(sharp), np.clip(restored, 0, 1), data_range=1)
+    np.testing.assert_allclose(measured["psnr"], psnr, rtol=1e-5)  # of the last one alone
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
+    for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+# Mixed pairs.
+
+
+def shares_of(mixed, images):
+    """What each image has of its own, by its first value; the rest is of the one before."""
+    own, before = images[:, 0, 0, 0], np.roll(images[:, 0, 0, 0], 1)
+    return (np.asarray(mixed)[:, 0, 0, 0] - before) / (own - before)
+
+
+def test_pairs_are_mixed_with_their_neighbour_blurred_and_sharp_alike():
+    rng = np.random.default_rng(0)
+    blurred, sharp = rng.random((6, 4, 5, 9)), rng.random((6, 4, 5, 3))
+    mixed = mixed_pairs(jax.random.key(1), jnp.asarray(blurred), jnp.asarray(sharp), 1.0)
+    shares = shares_of(mixed[0], blurred)
+    assert ((shares > 0) & (shares < 1)).all()
+    assert np.ptp(shares) > 0.1
+    for images, found in zip((blurred, sharp), mixed, strict=True):
+        own = shares[:, None, None, None]
+        expected = own * images + (1 - own) * np.roll(images, 1, axis=0)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_without_a_chance_of_mixing_pairs_stay_as_they_are():
+    pair = [jnp.asarray(x) for x in np.random.default_rng(0).random((2, 6, 4, 5, 3))]
+    for before, after in zip(pair, mixed_pairs(jax.random.key(1), *pair, 0.0), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("probability", [0.3, 1.0])
+def test_shares_have_the_published_distribution(probability):
+    images = np.arange(20_000.0).reshape(-1, 1, 1, 1) % 7  # neighbours differ
+    mixed, _ = mixed_pairs(jax.random.key(2), *[jnp.asarray(images)] * 2, probability)
+    shares = shares_of(mixed, images)
+    chosen = shares[np.abs(shares - 1) > 1e-6]
+    assert len(chosen) / len(shares) == pytest.approx(probability, abs=0.02)
+    # Of Beta(a, a) the variance is 1 / (4 * (2 * a + 1)).
+    assert chosen.mean() == pytest.approx(0.5, abs=0.02)
+    assert chosen.var() == pytest.approx(1 / (4 * 3.4), abs=0.003)
+
+
+def test_a_step_mixes_its_own_way_each_time():
+    # Of one level each; their differences from the sharp ones are 10, 20, 30 and 40 levels.
+    levels = np.arange(1, 5, dtype=np.uint8).reshape(4, 1, 1, 1) * np.ones((1, 8, 8, 3), np.uint8)
+    batch = {"sharp": 50 * levels, "blurred": 40 * levels}
+
+    class Same(nn.Module):
+        @nn.compact
+        def __call__(self, blurred, train=False):
+            return blurred + self.param("bias", nn.initializers.zeros, (3,))
+
+    options = {"module": Same(), "optimizer": optax.sgd(0.0)}
+    state = create_state(jax.random.key(0), **options, patch_size=8, channels=3, ema=False)
+
+    def losses_with(mixup):
+        step = functools.partial(
+            train_step, **options, loss=losses.l1, ema_decay=0.0, max_sigma=1.0, mixup=mixup
+        )
+        step, now, values = jax.jit(step), state, []
+        for _ in range(3):
+            now, measured = step(now, batch)
+            values.append(255 * float(measured["loss"]))
+        return values
+
+    np.testing.assert_allclose(losses_with(0.0), [25, 25, 25], rtol=1e-5)
+    mixed = losses_with(1.0)
+    assert all(10 < value < 40 for value in mixed)
+    assert len({round(value, 3) for value in [*mixed, 25]}) == 4
+    assert losses_with(1.0) == mixed

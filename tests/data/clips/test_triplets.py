@@ -26,12 +26,17 @@ def position(part):
     return window
 
 
-def make_source(*lengths):
+def make_source(*lengths, num_frames=3):
     clips = [
         Clip("train", f"{c:03}", tuple(f"{f:08}" for f in range(count)), SIZE)
         for c, count in enumerate(lengths)
     ]
-    return ClipSource("positions", clips, lambda parts: [position(part) for part in parts])
+
+    def read(parts):
+        assert len(parts) == num_frames + 1  # nothing that is not asked for
+        return [position(part) for part in parts]
+
+    return ClipSource("positions", clips, read, num_frames)
 
 
 def make_samples(count, source=None, **changes):
@@ -225,3 +230,44 @@ def test_a_patch_larger_than_the_frames_is_refused(tmp_path):
         Image.new("RGB", (48, 40)).save(tmp_path / "val" / kind / "lake" / "1.png")
     with pytest.raises(InputError, match=r"patch_size = 64 .* train/a \(40x48 pixels\)"):
         datasets.open_source(config, "train")
+
+
+# Single frames, for networks of image mode.
+
+
+def test_a_sample_of_one_frame_is_the_current_one_and_the_sharp_one():
+    source = make_source(5, num_frames=1)
+    for sample in make_samples(20, source):
+        assert sample["blurred"].shape == sample["sharp"].shape == (16, 16, 3)
+        assert sample["blurred"].dtype == sample["sharp"].dtype == np.uint8
+        assert set(sample["blurred"][..., 0].ravel()) == {102}
+        assert set(sample["sharp"][..., 0].ravel()) == {2}
+        np.testing.assert_array_equal(sample["blurred"][..., 1:], sample["sharp"][..., 1:])
+
+
+def test_samples_of_one_frame_are_the_middles_of_those_of_three():
+    for one, three in zip(
+        make_samples(20, make_source(5, num_frames=1)), make_samples(20), strict=True
+    ):
+        np.testing.assert_array_equal(one["blurred"], three["blurred"][..., 3:6])
+        for name in ("sharp", "brightness"):
+            np.testing.assert_array_equal(one[name], three[name])
+
+
+def test_evaluation_of_one_frame_takes_the_same_crops():
+    config = make_config(eval_batch_size=8)
+    (three, _), (one, count) = (
+        next(iter(pipeline.evaluation_batches(config, make_source(3, 4, num_frames=n))))
+        for n in (3, 1)
+    )
+    assert count == 7
+    assert one["blurred"].shape == (8, 16, 16, 3)
+    np.testing.assert_array_equal(one["blurred"][:7], three["blurred"][:7, ..., 3:6])
+    np.testing.assert_array_equal(one["sharp"][:7], three["sharp"][:7])
+
+
+def test_a_whole_frame_alone_is_a_sample():
+    sample = make_source(1, 2, num_frames=1).whole_sample(2)
+    assert sample["blurred"].shape == sample["sharp"].shape == (*SIZE, 3)
+    assert (sample["blurred"][..., 0] == 121).all()
+    assert (sample["sharp"][..., 0] == 21).all()
