@@ -258,7 +258,7 @@ def _load_file(path: Path) -> Deblurrer:
         raise InputError(f"{str(path)!r} has no card; write weights with jaxdeblur") from error
     module = create_model(name, **fields)
     check_shapes(module, unflatten_dict(arrays, sep="/"), card["channels"], str(path))
-    variables = jax.tree.map(jnp.asarray, unflatten_dict(arrays, sep="/"))
+    variables = jax.device_put(unflatten_dict(arrays, sep="/"))
     return Deblurrer(module, variables.pop("params"), card, variables)
 
 
@@ -283,5 +283,5 @@ def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
         )
     card["channels"] = channels
     card["trained_on"] = f"{dataset}, {step} steps of batch {batch_size}"
-    variables = jax.tree.map(jnp.asarray, variables)
+    variables = jax.device_put(variables)
     return Deblurrer(module, variables.pop("params"), card, variables)

@@ -39,7 +39,6 @@ from jaxdeblur.errors import InputError
         ("tile", "big", "tile = 'big' must be auto, off or a number of pixels"),
         ("tile", "-8", "tile = '-8' must be auto, off or a number of pixels"),
         ("loss", "negative_psrn", "did you mean 'negative_psnr'"),
-        ("model", "maxim", "patch_size = 32 does not fit maxim: a multiple of 64, 64 at least"),
     ],
 )
 def test_wrong_values_are_named_with_the_fix(key, value, message):
@@ -72,6 +71,22 @@ def test_model_fields_are_checked():
     config = atrous_cifar.get_config()
     config.model = "carlo_net"
     with pytest.raises(InputError, match=r"carlo_net has no field 'num_(channels|blocks)'"):
+        configuration.check(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("maxim", "patch_size = 32 does not fit maxim: a multiple of 64, 64 at least"),
+        ("nafnet", "patch_size = 40 does not fit nafnet: a multiple of 16, 1 at least"),
+    ],
+)
+def test_patches_must_fit_the_network(model, message):
+    config = atrous_cifar.get_config()
+    with config.unlocked():
+        config.model_kwargs = {}
+    config.model, config.patch_size = model, 32 if model == "maxim" else 40
+    with pytest.raises(InputError, match=message):
         configuration.check(config)
 
 

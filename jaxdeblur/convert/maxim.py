@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
@@ -48,9 +48,9 @@ def from_maxim(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]
     module = _module(flat, path)
     if packaged:
         flat = {**_unused_outputs(module), **flat}
-    params = unflatten_dict({place: jnp.asarray(x, jnp.float32) for place, x in flat.items()})
+    params = unflatten_dict({place: np.asarray(x, np.float32) for place, x in flat.items()})
     check_shapes(module, {"params": params}, 3, str(path))
-    return module, params
+    return module, jax.device_put(params)
 
 
 def _read_checkpoint(path: Path) -> dict[tuple[str, ...], np.ndarray]:

@@ -10,7 +10,6 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
@@ -55,11 +54,11 @@ def from_nafnet(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]
                 f"path = {os.fspath(path)!r} holds {_network(tensors)} ({name}); "
                 "NafNet and MAXIM can be read"
             )
-        flat[place] = jnp.asarray(_as_flax(place[-1], tensor), jnp.float32)
+        flat[place] = np.asarray(_as_flax(place[-1], tensor), np.float32)
     module = _module(flat, os.fspath(path))
     params = unflatten_dict(flat)
     check_shapes(module, {"params": params}, 3, os.fspath(path))
-    return module, params
+    return module, jax.device_put(params)
 
 
 def _network(tensors: dict[str, np.ndarray]) -> str:

@@ -51,7 +51,8 @@ def save_curves(metrics_file: Path, path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([x["step"] for x in training], [x["loss"] for x in training])
-    left.set(xlabel="step", ylabel="training loss", yscale="log")
+    scale = "log" if all(x["loss"] > 0 for x in training) else "linear"
+    left.set(xlabel="step", ylabel="training loss", yscale=scale)
     right.plot([x["step"] for x in training], [x["psnr"] for x in training], label="training")
     steps = [x["step"] for x in evaluations]
     right.plot(steps, [x["eval/psnr"] for x in evaluations], "o-", label="validation")

@@ -6,7 +6,8 @@ restored `[B, H, W, 3]`, of the input's type and not clipped. C = 3 for images, 
 type; parameters are float32. Of a local network `reach` tells how far a restored pixel sees; where
 every layer keeps its size (`keeps_size`) devices can share an image (`shares`). A network that sees
 all of its input has no `reach`; `tile_size` and `tile_overlap` tell which tiles of a large image it
-wants (`restoring.blending`). One that restores in stages takes an `effort`, how many to compute.
+wants (`restoring.blending`), `bytes_per_pixel` what they take. One that restores in stages takes an
+`effort`, how many to compute.
 """
 
 from __future__ import annotations

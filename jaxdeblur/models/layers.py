@@ -6,8 +6,11 @@ arithmetic's type, by default that of input and parameters together.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import operator
+from collections.abc import Iterator
 from typing import TypeVar
 
 import jax
@@ -114,7 +117,21 @@ def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int,
     """
     if module.has_variable("params", name):
         return module.get_variable("params", name)
-    return module.param(name, init, shape)
+    return module.param(name, nn.initializers.zeros if _zeros.get() else init, shape)
+
+
+# Whether first parameters are zeros, see `shapes_alone`.
+_zeros = contextvars.ContextVar("_zeros", default=False)
+
+
+@contextlib.contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Has `init` make zeros, for who wants shapes: to trace random numbers takes longer."""
+    token = _zeros.set(True)
+    try:
+        yield
+    finally:
+        _zeros.reset(token)
 
 
 class Layer(nn.Module):

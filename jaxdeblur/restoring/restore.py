@@ -184,12 +184,12 @@ def restore_frames(
 @functools.cache
 def pixels_at_once(module: nn.Module, channels: int) -> int:
     """How many pixels a quarter of the device's memory holds, as far as the layers tell."""
-    side = 64
     network: Any = module
+    if network.reach is None:
+        return int(_MEMORY_SHARE * _device_bytes() / network.bytes_per_pixel)
+    side = 64
     image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     variables = needed(module, channels)
-    if hasattr(module, "effort"):  # the stages are all alike
-        network = module.clone(effort=1)
     apply = functools.partial(network.apply, capture_intermediates=True, mutable="intermediates")
     _, outputs = jax.eval_shape(apply, variables, image)
     widest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(outputs)) / side**2

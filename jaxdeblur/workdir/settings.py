@@ -16,6 +16,7 @@ _FREE_KEYS = (
     "checkpoint_every_steps",
     "compilation_cache",
     "data_dir",
+    "effort",
     "eval_batch_size",
     "eval_every_steps",
     "eval_patch_size",
@@ -23,6 +24,7 @@ _FREE_KEYS = (
     "log_every_steps",
     "photo_dir",
     "shard_state",
+    "tile",
 )
 
 
@@ -35,6 +37,7 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
     if not (workdir / _FILE).exists():
         return
     old = read(workdir)
+    config = json.loads(json.dumps(config))  # which has lists for tuples
     differing = [key for key in config if key not in _FREE_KEYS and old.get(key) != config[key]]
     if differing:
         key = differing[0]

@@ -308,6 +308,7 @@ class Whole(nn.Module):
     reach: ClassVar[None] = None
     tile_size: ClassVar[int] = 64
     tile_overlap: ClassVar[int] = 16
+    bytes_per_pixel: ClassVar[int] = 100
 
     @nn.compact
     def __call__(self, blurred, train=False):

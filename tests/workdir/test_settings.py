@@ -17,6 +17,7 @@ def test_workdir_is_claimed_once(tmp_path):
     settings.check(tmp_path / "run", config.to_dict())
     config.data_dir = "elsewhere"
     config.shard_state = True
+    config.effort, config.tile = 1, "off"  # of evaluations alone
     settings.check(tmp_path / "run", config.to_dict())
     before = file.read_bytes()
     settings.claim(tmp_path / "run", config.to_dict())
@@ -32,6 +33,17 @@ def test_what_changes_the_parameters_must_stay_in_a_workdir(tmp_path, key, value
     with config.unlocked():
         config[key] = value
     with pytest.raises(InputError, match=rf"holds a run with config.{key} = .* another --workdir"):
+        settings.check(tmp_path, config.to_dict())
+
+
+def test_tuples_are_the_lists_that_a_file_has_of_them(tmp_path):
+    config = atrous_cifar.get_config()
+    with config.unlocked():
+        config.model_kwargs = {"encoder_blocks": (1, 2)}
+    settings.claim(tmp_path, config.to_dict())
+    settings.check(tmp_path, config.to_dict())
+    config.model_kwargs.encoder_blocks = (1, 3)
+    with pytest.raises(InputError, match=r"\{'encoder_blocks': \[1, 2\]\}, not .*\[1, 3\]"):
         settings.check(tmp_path, config.to_dict())
 
 
