@@ -125,7 +125,9 @@ def _restore_tiles(
     # What tiles give is added up where they are blended, and is final where they are not.
     restored = np.zeros(shape, np.float32) if plan.blended else np.empty(shape, blurred.dtype)
     tiles = list(itertools.product(range(len(pictures)), plan.rows, plan.columns))
-    at_once = 1 if single else max(min(len(tiles), budget // math.prod(plan.shape)), 1)
+    # Tiles that are blended are large, and fill a device by themselves.
+    alone = single or plan.blended
+    at_once = 1 if alone else max(min(len(tiles), budget // math.prod(plan.shape)), 1)
     devices = jax.local_device_count()
     widths = plan.shape if options.self_ensemble else plan.shape[1:]  # turned, a tile's height too
     divisible = all(shares.fit(module, width, devices) for width in widths)

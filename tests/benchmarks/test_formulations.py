@@ -9,10 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxdeblur.losses import l1
 from jaxdeblur.models import Maxim, NafNet
 
-pytestmark = pytest.mark.own_convolutions
-
 MAXIM = Maxim(num_features=4, num_stages=2, num_groups=1, num_bottleneck_blocks=1)
-NAFNET = NafNet(width=4, encoder_blocks=(1, 2), decoder_blocks=(1, 1))
+NAFNET = NafNet(width=4, encoder_blocks=(2,), decoder_blocks=(1,))
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +71,7 @@ def test_plain_maxim_is_the_published_one(shared_data):
             assert_same(restored, expected[f"stage_{i}_scale_{j}"])
 
 
-@pytest.mark.parametrize(
-    ("window", "layout"), [(384, "contiguous_format"), (24, "channels_last"), (12, "channels_last")]
-)
+@pytest.mark.parametrize(("window", "layout"), [(384, "contiguous_format"), (12, "channels_last")])
 def test_pytorch_nafnet_has_the_same_gradients(window, layout):
     torch = pytest.importorskip("torch")
     pytorch = importlib.import_module("pytorch")

@@ -1,18 +1,17 @@
 import datetime
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxdeblur import create_model, evaluation, metrics
-from jaxdeblur.configs import atrous_cifar, atrous_photos, atrous_reds, quickstart
+from jaxdeblur.configs import atrous_cifar, atrous_photos, atrous_reds, maxim_gopro, quickstart
 from jaxdeblur.data import cifar, photos
 from jaxdeblur.data.clips.source import ClipSource
 from jaxdeblur.errors import InputError
 from jaxdeblur.evaluation import evaluator, results, tables
+from jaxdeblur.models.cost import num_parameters
 
 SUMMARY = {"model": "atrous_net", "params": 1234}
 
@@ -173,12 +172,58 @@ def test_results_without_blur_are_strict_json(tmp_path):
     assert summary["unchanged"] == 1
 
 
-@pytest.mark.parametrize(("dataset", "channels"), [("cifar10", 3), ("reds", 9)])
-def test_the_published_numbers_of_parameters_are_those_of_the_networks(dataset, channels):
-    for name, figures in results.PUBLISHED[dataset].items():
+@pytest.mark.parametrize("dataset", results.PUBLISHED)
+def test_the_published_numbers_of_parameters_are_those_of_the_networks(dataset):
+    for title, figures in results.PUBLISHED[dataset].items():
         if "params" not in figures:
             continue
-        module = create_model("atrous_net_reds" if name == "atrous_net" and channels == 9 else name)
-        blurred = jnp.zeros((1, 32, 32, channels))
-        params = jax.eval_shape(module.init, jax.random.key(0), blurred)["params"]
-        assert sum(x.size for x in jax.tree.leaves(params)) == figures["params"]
+        name, *details = title.split(", ")  # such as "nafnet, width 64"
+        widths = [detail.removeprefix("width ") for detail in details if "width" in detail]
+        fields = {"width": int(widths[0])} if widths else {}
+        if (name, dataset) == ("atrous_net", "reds"):
+            fields["num_blocks"] = 10
+        channels = 9 if dataset == "reds" and name in ("atrous_net", "kaist_net") else 3
+        assert num_parameters(create_model(name, **fields), channels) == figures["params"]
+
+
+def test_published_figures_stand_beside_those_of_the_same_network(capsys):
+    summary = {
+        "model": "nafnet",
+        "params": 17_111_907,
+        "protocol": "of a test",
+        "unchanged": 0,
+        "num_images": 3,
+        "blurred": {"psnr": 25.0, "ssim": 0.8, "mse": 0.003},
+        "psnr": 32.5,
+        "ssim": 0.95,
+        "mse": 0.0006,
+    }
+    results.print_table(summary, "gopro")
+    lines = capsys.readouterr().out.splitlines()
+    (ours,) = (line.split() for line in lines if "17,111,907 parameters" in line)
+    assert {"32.50", "0.9500", "0.60"} <= set(ours)
+    published = [line for line in lines if ", published" in line]
+    assert ["width 32" in line for line in published] == [True, False]
+    for line, psnr, ssim in zip(published, ("32.87", "33.71"), ("0.9606", "0.9668"), strict=True):
+        assert line.strip("│ ").startswith("nafnet, width")
+        assert {psnr, ssim} <= set(line.split())  # and no MSE, which is not published
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights_name", "tiles"),
+    [
+        ({}, "maxim-gopro", ""),
+        ({"effort": 2}, "maxim-gopro, effort 2", ""),
+        ({"tile": "off"}, "maxim-gopro", ", tile off"),
+        ({"tile": "256"}, "maxim-gopro", ", tile 256"),
+    ],
+)
+def test_an_effort_and_tiles_are_told_of_an_evaluation(changes, weights_name, tiles):
+    config = maxim_gopro.get_config()
+    config.update(changes)
+    columns = result_of_two_images_twice().rows
+    clips = results.Result({k: v for k, v in columns.items() if k != "sigma"}, [], {})
+    source = ClipSource("GoPro test (blur)", [], lambda parts: [], 1)
+    (row,) = results.table_rows(SUMMARY, clips, config, source, "maxim-gopro")
+    assert row.weights == weights_name
+    assert row.protocol == f"whole frames{tiles}; {metrics.PROTOCOL}"

@@ -63,7 +63,7 @@ def test_a_change_of_size_keeps_the_type(scale):
 @pytest.mark.parametrize("asked", [None, "float32", "bfloat16"])
 def test_the_channels_of_a_pixel_are_normalised_in_float32(given, asked):
     # So far from zero that bfloat16 would lose the differences that make up the variance.
-    x = (100 + normal(2, 3, 4, 16)).astype(given)
+    x = (4 + normal(2, 3, 4, 16)).astype(given)
     params = {"scale": normal(16, seed=1), "bias": normal(16, seed=2)}
     layer = LayerNorm(asked and jnp.dtype(asked))
     y = layer.apply({"params": params}, x)
@@ -98,6 +98,27 @@ def test_a_map_of_the_channels_is_a_product(layer):
     half = layer.clone(dtype=jnp.bfloat16).apply({"params": params}, x)
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(np.float32), expected, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -7.7])
+def test_channels_that_are_all_alike_have_nothing_to_normalise(value):
+    x = jnp.full((1, 3, 4, 24), value)
+    params = {"scale": jnp.ones(24), "bias": jnp.full(24, 0.5)}
+    np.testing.assert_allclose(LayerNorm().apply({"params": params}, x), 0.5, atol=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 7), (2, 1, 1, 7), (2, 3, 4, 7)], ids=str)
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_attention_weights_the_channels_before_the_product(shape, use_bias):
+    x, attention = normal(shape[0], 3, 4, 7), normal(*shape, seed=1)
+    params = {"kernel": normal(1, 1, 7, 5, seed=2)}
+    if use_bias:
+        params["bias"] = normal(5, seed=3)
+    layer = Pointwise(5, use_bias=use_bias)
+    weighted = np.asarray(x, np.float64) * np.asarray(attention)
+    expected = weighted @ np.asarray(params["kernel"][0, 0]) + params.get("bias", 0)
+    y = layer.apply({"params": params}, x, attention)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
 
 
 def test_a_depthwise_layer_adds_its_bias_and_has_a_kernel_for_each_channel():

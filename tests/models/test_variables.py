@@ -34,6 +34,14 @@ def test_the_channels_of_the_input_are_known_by_the_shapes(name, channels):
         check_shapes(module, variables, 12 - channels, "net")
 
 
+def test_asking_for_shapes_leaves_a_network_its_first_parameters():
+    module = create_model("nafnet", width=4, encoder_blocks=(1,), decoder_blocks=(1,), window=7)
+    needed(module, 3)
+    first = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 64, 64, 3)))["params"]
+    assert np.std(first["intro"]["kernel"]) > 0.01
+    np.testing.assert_array_equal(first["decoder_0_0"]["norm1"]["scale"], np.ones(4))
+
+
 def test_arrays_of_another_network_have_no_channels():
     module = MODULES["nafnet"]
     flat = flatten_dict(arrays(module, 3))

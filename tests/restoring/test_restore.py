@@ -18,6 +18,7 @@ from jaxdeblur import create_model, weights
 from jaxdeblur.errors import InputError
 from jaxdeblur.models.layers import current_frame
 from jaxdeblur.restoring import restore, scales
+from jaxdeblur.runtime import startup
 from jaxdeblur.weights import Deblurrer
 
 NETWORKS = {
@@ -106,6 +107,14 @@ def test_wider_networks_get_fewer_pixels():
     narrow, wide = create_model("atrous_net_small"), create_model("atrous_net")
     ratio = restore.pixels_at_once(narrow, 3) / restore.pixels_at_once(wide, 3)
     assert 3.9 < ratio < 4.1
+    narrow, wide = create_model("nafnet"), create_model("nafnet_64")
+    ratio = restore.pixels_at_once(narrow, 3) / restore.pixels_at_once(wide, 3)
+    assert 1.9 < ratio < 2.1
+
+
+def test_only_networks_of_bounded_tiles_are_compiled_for_speed_alone():
+    assert restore.compiler_options(create_model("nafnet")) == {}
+    assert restore.compiler_options(create_model("atrous_net")) == startup.inference_options()
 
 
 def test_self_ensemble_is_the_mean_over_flips_and_turns():

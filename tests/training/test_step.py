@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from jaxdeblur import losses
 from jaxdeblur.convolutions import SWITCH
 from jaxdeblur.data.blur import make_pair
-from jaxdeblur.models import AtrousNet
+from jaxdeblur.models import AtrousNet, Maxim
 from jaxdeblur.training.state import create_state
 from jaxdeblur.training.step import mixed_pairs, train_step
 
@@ -240,6 +240,31 @@ def test_a_network_of_several_pictures_is_trained_on_all_of_them(num_parts):
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
     for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_maxim_is_trained_on_the_three_pictures_of_each_stage():
+    module = Maxim(num_features=4, num_stages=1, num_groups=1, num_bottleneck_blocks=1)
+    options = {"module": module, "optimizer": optax.sgd(0.1)}
+    init = functools.partial(create_state, **options, patch_size=64, channels=3, ema=True)
+    sizes = []
+
+    def loss(restored, sharp):
+        assert restored.shape == sharp.shape
+        sizes.append(restored.shape)
+        return losses.charbonnier_frequency(restored, sharp)
+
+    step = functools.partial(train_step, **options, loss=loss, ema_decay=0.9, max_sigma=1.0)
+    batch = {
+        "sharp": jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.uint8),
+        "sigma": jax.ShapeDtypeStruct((2,), jnp.float32),
+    }
+    state = jax.eval_shape(init, jax.random.key(0))
+    after, measured = jax.eval_shape(functools.partial(step, mixup=0.5), state, batch)
+    assert sizes == [(2, 16, 16, 3), (2, 32, 32, 3), (2, 64, 64, 3)]
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert all(value.shape == () for value in measured.values())
 
 
 # Mixed pairs.
