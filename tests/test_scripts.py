@@ -197,10 +197,3 @@ def test_bad_input_to_the_command_is_one_line(arguments, message, capsys):
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-
-
-def test_models_lists_the_published_sizes():
-    result = run("-m", "jaxdeblur.cli", "models")
-    assert result.returncode == 0, result.stderr
-    for count in ("2,663,555", "11,590,813", "12,571,011", "24,371,331", "22,212,795"):
-        assert count in result.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         print("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
     print("\nnetworks (jaxdeblur.create_model):")
     for name, module in PRESETS.items():
-        known = facts(module, channels=3)
+        known = facts(module, channels=3, sizes=_SIZES if arguments.verbose else ())
         print(f"  {name:18} {known['parameters']} parameters, sees {known['field of view']}")
         if arguments.verbose:
             fields = describe_model(module)[1]
@@ -66,8 +67,16 @@ def blur_rows() -> list[list[str]]:
     return rows
 
 
-def facts(module: nn.Module, channels: int) -> dict[str, str]:
-    """What a network costs, how far it sees and which sizes it takes, in words."""
+def facts(
+    module: nn.Module, channels: int, sizes: Sequence[tuple[int, int]] = _SIZES
+) -> dict[str, str]:
+    """What a network costs, how far it sees and which sizes it takes, in words.
+
+    Args:
+      module: the network.
+      channels: of its input.
+      sizes: height and width in pixels, whose cost is told; to count it takes seconds.
+    """
     from jaxdeblur.models.cost import multiply_adds, num_parameters
 
     multiple, minimum = module.size_multiple, module.minimum_size
@@ -76,7 +85,7 @@ def facts(module: nn.Module, channels: int) -> dict[str, str]:
         f"multiply-adds at {width}x{height}": (
             f"{multiply_adds(module, (1, height, width, channels)) / 1e9:,.1f} G"
         )
-        for height, width in _SIZES
+        for height, width in sizes
     }
     return {
         "parameters": f"{num_parameters(module, channels):,}",

@@ -35,7 +35,7 @@ class PatchBlur(Protocol):
 class SharpImages(abc.ABC):
     """A source of sharp uint8 `[H, W, 3]` images; see `source.Source`."""
 
-    num_frames: ClassVar[int] = 1
+    num_frames: int = 1
 
     name: str
     title: str

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdeblur.models.layers import Layer
+from jaxdeblur.models.layers import Layer, shapes_alone
 from jaxdeblur.models.variables import needed
 
 
@@ -34,10 +34,10 @@ def multiply_adds(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
         nonlocal total
         y = layer(*arguments, **options)
         if isinstance(context.module, Layer) and context.method_name == "__call__":
-            total += context.module.products(*arguments, y)
+            total += context.module.products(arguments, y)
         return y
 
-    with nn.intercept_methods(count):
+    with shapes_alone(), nn.intercept_methods(count):
         image = jax.ShapeDtypeStruct((batch, height, width, channels), jnp.float32)
         jax.eval_shape(module.init, jax.random.key(0), image)
     return total

@@ -11,7 +11,7 @@ import contextvars
 import functools
 import operator
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -137,8 +137,9 @@ def shapes_alone() -> Iterator[None]:
 class Layer(nn.Module):
     """A layer with a `kernel`, which it multiplies by."""
 
-    def products(self, x: jax.Array, y: jax.Array) -> int:
-        """How many multiplications an input and its output take, done directly."""
+    def products(self, arguments: tuple[Any, ...], y: jax.Array) -> int:
+        """How many multiplications an output takes, done directly, with what the call was given."""
+        x = arguments[0]
         # Each number of the kernel meets every pixel of the smaller side once: of the output, of a
         # transposed convolution the input.
         pixels = min(x.size // x.shape[-1], y.size // y.shape[-1])
@@ -215,10 +216,6 @@ class Pointwise(Layer):
         if self.use_bias:
             y += parameter(self, "bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
         return y
-
-    def products(self, x: jax.Array, *arguments: jax.Array) -> int:
-        """See `Layer`; the last of the arguments is the output."""
-        return super().products(x, arguments[-1])
 
 
 class DepthwiseConv(Layer):

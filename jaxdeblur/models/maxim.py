@@ -15,7 +15,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -188,10 +188,11 @@ class Joined(Layer):
         total = functools.reduce(operator.add, products)
         return total + bias.astype(total.dtype)
 
-    def products(self, x: Sequence[Part], y: jax.Array) -> int:
+    def products(self, arguments: tuple[Any, ...], y: jax.Array) -> int:
         """As published: those of the parts' own maps, and of the map of all of them."""
+        (parts,) = arguments
         pixels = y.size // y.shape[-1]
-        own = sum(part.products(pixels) for part in x)
+        own = sum(part.products(pixels) for part in parts)
         return own + self.variables["params"]["kernel"].size * pixels
 
 
@@ -229,8 +230,8 @@ class Layout(NamedTuple):
         return x.reshape(batch, height, width, -1)
 
     def _cells(self, length: int) -> tuple[int, int]:
-        cells = (self.side, length // self.side)
-        return cells if self.tokens == "grid" else cells[::-1]
+        many = length // self.side
+        return (self.side, many) if self.tokens == "grid" else (many, self.side)
 
 
 class Mixing(Layer):
@@ -247,10 +248,9 @@ class Mixing(Layer):
         tokens, kernel, bias = promote_dtype(tokens, *affine, dtype=self.dtype)
         return jnp.einsum("ts,tmc->smc", kernel, tokens) + bias[:, None, None]
 
-    def products(self, x: jax.Array, y: jax.Array) -> int:
+    def products(self, arguments: tuple[Any, ...], y: jax.Array) -> int:
         """See `Layer`; each number of the kernel meets all but the first axis."""
-        del y
-        return x.shape[0] * x.size
+        return y.shape[0] * y.size
 
 
 class GatingUnit(nn.Module):
@@ -437,11 +437,11 @@ class LevelBlock(nn.Module):
     @nn.compact
     def __call__(
         self, parts: Sequence[Part], gate: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array | None]:
+    ) -> tuple[jax.Array, jax.Array]:
         """Joins parts to `[B, H, W, features]`; a gate of that shape is of an earlier stage.
 
         Returns:
-          The level's features, and, with `halving`, `[B, H/2, W/2, features]`.
+          The level's features, and, with `halving`, `[B, H/2, W/2, features]`, else the same.
         """
         x = skip = Joined(self.features, self.dtype, name="Conv_0")(parts)
         for i in range(self.num_groups):
@@ -453,7 +453,7 @@ class LevelBlock(nn.Module):
             gating = functools.partial(CrossGating, self.features, self.side, dtype=self.dtype)
             x, _ = gating(name="cross_gating_block")([Plain(x)], gate)
         if not self.halving:
-            return x, None
+            return x, x
         return x, Conv(self.features, 4, stride=2, dtype=self.dtype, name="Conv_1")(x)
 
 

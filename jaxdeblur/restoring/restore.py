@@ -149,7 +149,7 @@ def _restore_tiles(
             mixed = before + options.strength * (after - before)
             target = restored[i, rows.first : rows.stop, columns.first : columns.stop]
             if plan.blended:
-                target += mixed * (rows.weight[:, None] * columns.weight)[..., None]
+                target += mixed * tiling.weight_of(rows, columns)
             else:
                 target[...] = from_float(mixed, blurred.dtype)
     if plan.blended:

@@ -210,6 +210,13 @@ def _blended_plan(network: Any, size: tuple[int, int], tile: Tile, budget: int) 
     return Plan((lengths[0], lengths[1]), *spans)
 
 
+def weight_of(rows: Span, columns: Span) -> np.ndarray:
+    """What a tile counts for where tiles are blended, float32 `[H, W, 1]`."""
+    assert rows.weight is not None
+    assert columns.weight is not None
+    return (rows.weight[:, None] * columns.weight)[..., None]
+
+
 def window(picture: np.ndarray, rows: Span, columns: Span, shape: tuple[int, int]) -> np.ndarray:
     """A tile of the padded picture."""
     lines = (

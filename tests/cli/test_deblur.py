@@ -444,7 +444,7 @@ def test_sigterm_leaves_nothing_behind(tmp_path, deblur, monkeypatch):
 
 
 def test_a_reader_that_has_had_enough_is_no_bug():
-    command = [sys.executable, "-m", "jaxdeblur.cli", "models"]
+    command = [sys.executable, "-m", "jaxdeblur.cli", "fetch"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
