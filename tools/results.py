@@ -153,7 +153,7 @@ def measure(name: str, data_dir: Path) -> None:
     for folder in (ROOT / "results", ROOT / "docs" / "results"):
         folder.mkdir(exist_ok=True)
     tables.write(ROOT / "results" / f"{name}.csv", rows)
-    contact_sheet(groups).save(ROOT / "docs" / "results" / f"{name}.jpg", quality=85)
+    contact_sheet(groups).save(ROOT / "docs" / "results" / f"{name}.jpg", quality=65)
 
 
 def contact_sheet(groups: list[Restored]) -> Image.Image:

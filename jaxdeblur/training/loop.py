@@ -53,6 +53,7 @@ def jit_step(
             ema_decay=config.ema_decay,
             max_sigma=config.max_sigma,
             mixup=config.mixup,
+            seed=config.seed,
             grad_accum_steps=config.grad_accum_steps,
         )
         return state, {**measured, "index": batch["index"]}

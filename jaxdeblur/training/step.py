@@ -26,6 +26,7 @@ def train_step(
     ema_decay: float,
     max_sigma: float,
     mixup: float = 0.0,
+    seed: int = 0,
     grad_accum_steps: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Blurs a batch, restores it, and moves the parameters against the loss's gradient.
@@ -43,6 +44,7 @@ def train_step(
       ema_decay: of the parameters' average.
       max_sigma: see `gaussian_blur`.
       mixup: probability that a pair is mixed with another one, see `mixed_pairs`.
+      seed: of its random numbers, which are other ones at each step.
       grad_accum_steps: parts of the batch, of equal size, that are worked through one after the
         other, which takes less memory. The gradient is that of the whole; batch statistics are
         those of the parts.
@@ -54,7 +56,7 @@ def train_step(
     """
     blurred, sharp = make_pair(batch, max_sigma)
     if mixup:
-        key = jax.random.fold_in(jax.random.key(0), state.step)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
         blurred, sharp = mixed_pairs(key, blurred, sharp, mixup)
     collections = list(state.model_state)
     method = "outputs" if hasattr(module, "outputs") else None
@@ -96,7 +98,7 @@ def train_step(
 def mixed_pairs(
     key: jax.Array, blurred: jax.Array, sharp: jax.Array, probability: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes some of the pairs with the next one of the batch, blurred and sharp images alike.
+    """Mixes some of the pairs with the one before in the batch, blurred and sharp images alike.
 
     Args:
       key: of the random numbers.
