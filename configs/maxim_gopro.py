@@ -17,7 +17,7 @@ Source:    Tu et al., "MAXIM: Multi-Axis MLP for Image Processing", CVPR 2022 (a
 Data:      DIR holds train/GOPR0372_07_00/blur, .../sharp and so on, and test/.
 Expected:  32.86 dB, SSIM 0.961 (published, of whole frames padded to multiples of 64). Not trained
            by us.
-Hardware:  TPUs, as published.
+Hardware:  several GPUs or TPUs.
 """
 
 from ml_collections import ConfigDict

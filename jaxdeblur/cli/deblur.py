@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--effort",
         type=int,
         metavar="N",
-        help="of maxim, stages to compute: 1 (a third of the time) to 3 (best, the default)",
+        help="of maxim, stages to compute: 1 (a quarter of the time) to 3 (best, the default)",
     )
     parser.add_argument(
         "--tile", default="auto", help="auto, off, or pixels of a tile's side (default: auto)"

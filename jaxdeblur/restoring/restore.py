@@ -117,9 +117,9 @@ def _restore_tiles(
     shape = (*pictures.shape[:3], 3)
     if not math.prod(shape):
         return np.empty(shape[single:], blurred.dtype)
+    cut = {"turned": options.self_ensemble, "single": single}
     budget = pixels_at_once(module, blurred.shape[-1])
-    cut = {"turned": options.self_ensemble, "single": single, "budget": budget}
-    plan = tiling.plan(module, pictures.shape[1:3], options.tile, **cut)
+    plan = tiling.plan(module, pictures.shape[1:3], options.tile, budget=budget, **cut)
     if plan.blended and (count := len(plan.rows) * len(plan.columns)) > 1:
         _log.info("%d tiles of %dx%d pixels, blended where they overlap", count, *plan.shape[::-1])
     # What tiles give is added up where they are blended, and is final where they are not.
@@ -128,11 +128,7 @@ def _restore_tiles(
     # Tiles that are blended are large, and fill a device by themselves.
     alone = single or plan.blended
     at_once = 1 if alone else max(min(len(tiles), budget // math.prod(plan.shape)), 1)
-    devices = jax.local_device_count()
-    widths = plan.shape if options.self_ensemble else plan.shape[1:]  # turned, a tile's height too
-    divisible = all(shares.fit(module, width, devices) for width in widths)
-    if len(tiles) % devices == 0 or not divisible:  # otherwise devices share each tile
-        at_once = tiling.round_up(at_once, devices)
+    at_once = _for_devices(at_once, len(tiles), module, plan.shape, options.self_ensemble)
     for start in range(0, len(tiles), at_once):
         chosen = tiles[start : start + at_once]
         windows = np.stack([tiling.window(pictures[i], r, c, plan.shape) for i, r, c in chosen])
@@ -140,23 +136,50 @@ def _restore_tiles(
         filled = np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])
         results = _ensemble(module, variables, filled, options.self_ensemble)
         for (i, rows, columns), window, result in zip(chosen, windows, results, strict=False):
-            inside = rows.inside, columns.inside
-            before, after = to_float(current_frame(window[inside])), result[inside]
-            if reason := implausible(before, after, limits):
-                where = f"rows {rows.first} to {rows.stop}, columns {columns.first} to "
-                _log.warning("%s%d left as they were: %s", where, columns.stop, reason)
-                after = before
-            mixed = before + options.strength * (after - before)
+            part = _plausible_part(window, result, rows, columns, options.strength, limits)
             target = restored[i, rows.first : rows.stop, columns.first : columns.stop]
             if plan.blended:
-                target += mixed * tiling.weight_of(rows, columns)
+                target += part * tiling.weight_of(rows, columns)
             else:
-                target[...] = from_float(mixed, blurred.dtype)
+                target[...] = from_float(part, blurred.dtype)
     if plan.blended:
         total, restored = restored, np.empty(shape, blurred.dtype)
         for band in bands(shape[1]):
             restored[:, band] = from_float(total[:, band], blurred.dtype)
     return restored[0] if single else restored
+
+
+def _for_devices(
+    at_once: int, count: int, module: nn.Module, shape: tuple[int, int], turned: bool
+) -> int:
+    """How many of `count` tiles to restore at once, `at_once` or more: as many on each device.
+
+    As they are, where the devices share each tile instead.
+    """
+    devices = jax.local_device_count()
+    widths = shape if turned else shape[1:]  # turned, a tile's height too
+    divisible = all(shares.fit(module, width, devices) for width in widths)
+    if count % devices == 0 or not divisible:
+        return tiling.round_up(at_once, devices)
+    return at_once
+
+
+def _plausible_part(
+    window: np.ndarray,
+    result: np.ndarray,
+    rows: tiling.Span,
+    columns: tiling.Span,
+    strength: float,
+    limits: Mapping[str, float],
+) -> np.ndarray:
+    """What a tile gives to the result, float32: mixed with what it was, or that alone."""
+    inside = rows.inside, columns.inside
+    before, after = to_float(current_frame(window[inside])), result[inside]
+    if reason := implausible(before, after, limits):
+        where = f"rows {rows.first} to {rows.stop}, columns {columns.first} to "
+        _log.warning("%s%d left as they were: %s", where, columns.stop, reason)
+        return before
+    return before + strength * (after - before)
 
 
 def restore_frames(
@@ -247,7 +270,7 @@ def compiler_options(module: Any) -> dict[str, str]:
     """What `jax.jit` takes as `compiler_options` to restore with a network.
 
     Of a network that sees all of its input the tiles are bounded, and so is the memory; without the
-    order for little of it MAXIM, and NAFNet of width 64, took a tenth less time.
+    order for little of it such a network is quicker.
     """
     return {} if module.reach is None else inference_options()
 
