@@ -26,7 +26,7 @@ from runners import Case, divide
 from speed import parse_case
 
 from jaxdeblur.errors import reported
-from jaxdeblur.runtime.startup import keep_freed_memory, single_call_options, training_options
+from jaxdeblur.runtime.startup import keep_freed_memory, training_options
 
 # `%name = shape op(...), metadata={op_name="jit(call)/AtrousNet/block_0/merge/dot_general" ...}`
 _INSTRUCTION = re.compile(r'%([\w.-]+) = [^\n]*op_name="([^"]*)"')
@@ -84,8 +84,8 @@ def compile_call(case: Case):
     shape = (case.batch, case.height, case.width, 3)
     blurred, sharp = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
     side = max(network.minimum_size, network.size_multiple)
-    init = jax.jit(network.init, compiler_options=single_call_options())
-    variables = init(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))
+    image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    variables = network.lazy_init(jax.random.key(0), image)  # not compiled: a thousand arrays
 
     def restore(variables, blurred, sharp):
         return apply(variables, blurred)
@@ -105,7 +105,7 @@ def compile_call(case: Case):
 def describe(name: str) -> tuple[str, str]:
     """Returns the layer and the kind of an operation, from its source as JAX names it."""
     *layers, primitive = re.split(
-        r"(?:AtrousNet|KaistNet|CarloNet|NafNet|Maxim)\)*/(?:Sequential_\d+/)?", name
+        r"(?:AtrousNet|KaistNet|CarloNet|NafNet|Maxim)\)*/(?:Sequential_\d+/|Maxim\.\w+/)*", name
     )[-1].split("/")
     layers = list(itertools.takewhile(lambda part: re.fullmatch(r"[a-z_\d]+", part), layers))
     layer = re.sub(r"_\d+\b", "_*", "/".join(layers)) or "outside the layers"

@@ -24,7 +24,7 @@ from jaxdeblur.pixels import from_float, to_float
 from jaxdeblur.restoring import tiling
 from jaxdeblur.restoring.plausible import implausible
 from jaxdeblur.restoring.scales import bands, restore_scales
-from jaxdeblur.runtime.startup import inference_options
+from jaxdeblur.runtime.startup import inference_options, quick_compilation_options
 
 _log = logging.getLogger(__name__)
 
@@ -266,16 +266,16 @@ def _apply_shares(module: nn.Module, variables: Any, blurred: jax.Array) -> Any:
     return shares.divided_apply(module, jax.local_devices())(variables, blurred)
 
 
-def compiler_options(module: Any) -> dict[str, str]:
+def compiler_options(module: Any) -> dict[str, Any]:
     """What `jax.jit` takes as `compiler_options` to restore with a network.
 
     Of a network that sees all of its input the tiles are bounded, and so is the memory; without the
     order for little of it such a network is quicker.
     """
-    return {} if module.reach is None else inference_options()
+    return quick_compilation_options() if module.reach is None else inference_options()
 
 
 @functools.cache
-def _jitted(apply: Callable[..., Any], options: tuple[tuple[str, str], ...]) -> Callable[..., Any]:
+def _jitted(apply: Callable[..., Any], options: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
     # Not at import, since the options ask for the device.
     return jax.jit(apply, static_argnums=0, compiler_options=dict(options))

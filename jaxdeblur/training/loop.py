@@ -24,7 +24,7 @@ from jaxdeblur.evaluation.evaluator import Evaluator
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.models.variables import check_shapes
 from jaxdeblur.runtime import distributed
-from jaxdeblur.runtime.startup import single_call_options, training_options
+from jaxdeblur.runtime.startup import quick_compilation_options, training_options
 from jaxdeblur.training.runs import Run
 from jaxdeblur.training.state import Parts, TrainState, make_parts
 from jaxdeblur.training.step import train_step
@@ -182,7 +182,7 @@ def _new_state(config: ConfigDict, parts: Parts, layout: TrainState, channels: i
     if len(jax.tree.leaves(layout.params)) > _MANY_ARRAYS:
         state = distributed.to_devices(parts.init(key), layout)
     else:
-        options = single_call_options()
+        options = quick_compilation_options()
         state = jax.jit(parts.init, out_shardings=layout, compiler_options=options)(key)
     source = config.init_from
     if not source:

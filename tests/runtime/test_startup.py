@@ -141,7 +141,7 @@ def test_what_is_called_once_has_the_same_numbers():
     network = create_model("atrous_net", num_channels=8, num_blocks=1)
     found, expected = (
         jax.jit(network.init, compiler_options=options)(jax.random.key(0), np.zeros((1, 8, 8, 3)))
-        for options in (startup.single_call_options(), {"xla_backend_optimization_level": 3})
+        for options in (startup.quick_compilation_options(), {"xla_backend_optimization_level": 3})
     )
-    assert startup.single_call_options()
+    assert startup.quick_compilation_options()
     jax.tree.map(np.testing.assert_array_equal, found, expected)
