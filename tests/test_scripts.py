@@ -123,6 +123,7 @@ def test_help_names_flags_and_configurations(capsys):
         assert "quickstart" in told
 
 
+@pytest.mark.slow
 def test_away_from_the_checkout_the_command_trains_and_evaluates(tmp_path):
     """By the name of a configuration, and by a file of one's own that starts from it."""
     own = tmp_path / "mine.py"

@@ -38,7 +38,7 @@ close("atrous_net", 9, num_channels=8, num_blocks=1)
 """
 
 
-@pytest.mark.parametrize("formulation", ["own", "compiler"])
+@pytest.mark.parametrize("formulation", [pytest.param("own", marks=pytest.mark.slow), "compiler"])
 def test_devices_restore_an_image_together(formulation):
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "3", "JAX_PLATFORMS": "cpu"}
     environment[SWITCH] = formulation

@@ -101,7 +101,7 @@ def test_a_small_nafnet_multiplies_as_counted_by_hand():
     assert multiply_adds(module, (1, 30, 45, 9)) == total(sheet)[1]  # padded to multiples of 4
 
 
-def maxim_sheet(features, num_stages, num_groups, num_bottlenecks, pixels, channels=3):
+def maxim_sheet(features, num_stages, num_groups, num_bottlenecks, pixels, channels=3, effort=None):
     widths, sides = [features << level for level in range(3)], (16, 16, 8)
     sizes = [pixels >> 2 * level for level in range(4)]
 
@@ -147,7 +147,7 @@ def maxim_sheet(features, num_stages, num_groups, num_bottlenecks, pixels, chann
         pair = mlp(c, 8, p) + norm(c) + 2 * dense(c, c, p) + attention(c)
         return sheet + num_bottlenecks * (dense(c, c, p) + num_groups * pair)
 
-    stages = range(num_stages)
+    stages = range(effort or num_stages)
     return [part for i in stages for part in stage(i == 0, i == num_stages - 1)]
 
 
@@ -157,6 +157,8 @@ def test_a_small_maxim_costs_as_counted_by_hand():
     sheet = maxim_sheet(4, 2, 1, 2, 64 * 128, channels=9)
     assert num_parameters(module, 9) == total(sheet)[0]
     assert multiply_adds(module, (1, 60, 120, 9)) == total(sheet)[1]  # padded to multiples of 64
+    sheet = maxim_sheet(4, 2, 1, 2, 64 * 128, channels=9, effort=1)
+    assert multiply_adds(module.clone(effort=1), (1, 60, 120, 9)) == total(sheet)[1]
 
 
 def test_maxim_costs_what_was_published():

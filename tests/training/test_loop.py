@@ -150,6 +150,7 @@ def has_lines(workdir, count):
     return file.exists() and len(file.read_text().splitlines()) >= count
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_a_run_ends_with_the_same_parameters(undisturbed, tmp_path):
     config = interrupted_config()
     start = command(config, tmp_path)
@@ -371,7 +372,8 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("network", ["nafnet", pytest.param("maxim", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["nafnet", "maxim"])
 def test_networks_of_others_are_trained_and_go_on_bit_for_bit(network, tmp_path):
     changes = dict(NETWORKS[network])
     config = tiny_config(

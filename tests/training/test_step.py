@@ -57,6 +57,7 @@ def test_train_step_moves_against_the_gradient_and_averages(step_and_state, batc
     assert int(after.step) == 1
 
 
+@pytest.mark.slow
 def test_a_step_by_the_packages_convolutions_is_that_by_the_compilers(batch, monkeypatch):
     module = AtrousNet(num_channels=8, num_blocks=1)
     options = {"module": module, "optimizer": optax.sgd(0.1)}
