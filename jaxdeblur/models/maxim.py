@@ -246,7 +246,7 @@ class Mixing(Layer):
         count = tokens.shape[0]
         affine = affine_parameters(self, (count, count), _near_zero, self.bias_init)
         tokens, kernel, bias = promote_dtype(tokens, *affine, dtype=self.dtype)
-        # Turned beforehand: on a CPU, XLA's product with a turned first factor takes twice as long.
+        # Turned beforehand: on a CPU, XLA's product with a turned first factor is slow.
         turned = jax.lax.optimization_barrier(kernel.T)
         return (turned @ tokens.reshape(count, -1)).reshape(tokens.shape) + bias[:, None, None]
 

@@ -130,8 +130,8 @@ def quick_compilation_options() -> dict[str, int]:
     """Returns what `jax.jit` takes as `compiler_options` where LLVM's optimising does not pay.
 
     On a CPU, the random numbers of a network's first parameters take LLVM ten seconds to optimise
-    and a fraction of one to compute, and a network that is all products of a library compiles in
-    nine tenths of the time and runs as fast. LLVM optimises little there; the numbers are the same.
+    and a fraction of one to compute, and a network that is all products of a library compiles
+    sooner and runs as fast. LLVM optimises little there; the numbers are the same.
     Empty elsewhere.
     """
     import jax

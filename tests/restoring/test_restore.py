@@ -113,7 +113,7 @@ def test_wider_networks_get_fewer_pixels():
 
 
 def test_only_networks_of_bounded_tiles_are_compiled_for_speed_alone():
-    assert restore.compiler_options(create_model("nafnet")) == (startup.quick_compilation_options())
+    assert restore.compiler_options(create_model("nafnet")) == startup.quick_compilation_options()
     assert restore.compiler_options(create_model("atrous_net")) == startup.inference_options()
 
 
