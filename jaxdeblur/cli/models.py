@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +43,12 @@ def run(arguments: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
-    print("\nnetworks (jaxdeblur.create_model):")
+    print("\nnetworks (jaxdeblur.create_model; --verbose tells their size and cost):")
     for name, module in PRESETS.items():
-        known = facts(module, channels=3, sizes=_SIZES if arguments.verbose else ())
-        print(f"  {name:18} {known['parameters']} parameters, sees {known['field of view']}")
+        print(f"  {name:18} sees {_field_of_view(module)}")
         if arguments.verbose:
-            fields = describe_model(module)[1]
-            _print_facts(known | {"fields": ", ".join(f"{k}={v}" for k, v in fields.items())})
+            fields = ", ".join(f"{k}={v}" for k, v in describe_model(module)[1].items())
+            _print_facts(facts(module, channels=3) | {"fields": fields})
 
 
 def blur_rows() -> list[list[str]]:
@@ -67,16 +65,8 @@ def blur_rows() -> list[list[str]]:
     return rows
 
 
-def facts(
-    module: nn.Module, channels: int, sizes: Sequence[tuple[int, int]] = _SIZES
-) -> dict[str, str]:
-    """What a network costs, how far it sees and which sizes it takes, in words.
-
-    Args:
-      module: the network.
-      channels: of its input.
-      sizes: height and width in pixels, whose cost is told; to count it takes seconds.
-    """
+def facts(module: nn.Module, channels: int) -> dict[str, str]:
+    """What a network costs, how far it sees and which sizes it takes, in words."""
     from jaxdeblur.models.cost import multiply_adds, num_parameters
 
     multiple, minimum = module.size_multiple, module.minimum_size
@@ -85,7 +75,7 @@ def facts(
         f"multiply-adds at {width}x{height}": (
             f"{multiply_adds(module, (1, height, width, channels)) / 1e9:,.1f} G"
         )
-        for height, width in sizes
+        for height, width in _SIZES
     }
     return {
         "parameters": f"{num_parameters(module, channels):,}",

@@ -117,7 +117,9 @@ def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int,
     """
     if module.has_variable("params", name):
         return module.get_variable("params", name)
-    return module.param(name, nn.initializers.zeros if _zeros.get() else init, shape)
+    if _zeros.get():  # as a variable, which takes no key of random numbers
+        return module.variable("params", name, jnp.zeros, shape).value
+    return module.param(name, init, shape)
 
 
 # Whether first parameters are zeros, see `shapes_alone`.

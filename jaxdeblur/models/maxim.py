@@ -1,344 +1,47 @@
 """MAXIM: U-shaped networks in a row, which mix the pixels of blocks, and of a grid, by matrices.
 
 The parameters have the names and shapes of the published Flax code, so that its checkpoints are
-this network's. The arithmetic is arranged anew, for what it gives is the same to rounding:
-
-- pixels that are mixed lie along the first axis, so that mixing is one matrix product;
-- maps that follow one another without anything between are multiplied into one beforehand;
-- a map commutes with a change of size, and is applied where there are fewer pixels;
-- what would be joined along the channels and then mapped is mapped in parts and added.
+this network's. The arithmetic is arranged anew (`joining`, `mixing`), for what it gives is the same
+to rounding.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen.dtypes import promote_dtype
-from flax.typing import Dtype, Initializer
+from flax.typing import Dtype
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.models.joining import (
+    Doubled,
+    Joined,
+    Parameters,
+    Part,
+    Plain,
+    Resized,
+    ResizedParameters,
+)
 from jaxdeblur.models.layers import (
     Conv,
     Dense,
-    Layer,
     LayerNorm,
     Pointwise,
     check_input,
     current_frame,
-    parameter,
-    resize_linear,
 )
+from jaxdeblur.models.mixing import GatingWeights, MultiAxisBlock, near_zero
 
 _LEVELS = 3  # of the U, at 1, 1/2 and 1/4 of the size; the bottleneck is at 1/8
 _SIDES = (16, 16, 8)  # of blocks and grids at each level; of the bottleneck 8
 _REDUCTION = 4  # of the channels inside channel attention
 
-_lecun = nn.initializers.lecun_normal()
-_near_zero = nn.initializers.normal(0.02)
-
 # The compiler's convolutions, on CPUs too: with these many channels they are as quick there as the
 # package's own, and take a fraction of the time to compile.
 _conv3x3 = functools.partial(Conv, kernel_size=3, own=False)
-
-
-class Affine(NamedTuple):
-    """A map of channels, `x @ kernel + bias`."""
-
-    kernel: jax.Array
-    bias: jax.Array
-
-    def then(self, kernel: jax.Array) -> Affine:
-        """This map and a product after it, as one."""
-        return Affine(self.kernel @ kernel, self.bias @ kernel)
-
-    def of(self, x: jax.Array) -> jax.Array:
-        """The map of features, in their type."""
-        kernel, bias = (part.astype(x.dtype) for part in self)
-        return x @ kernel + bias
-
-
-def affine_parameters(
-    module: nn.Module,
-    shape: tuple[int, ...],
-    kernel_init: Initializer = _lecun,
-    bias_init: Initializer = nn.initializers.zeros,
-) -> Affine:
-    """A module's parameters `kernel`, of that shape, and `bias`."""
-    kernel = parameter(module, "kernel", kernel_init, shape)
-    return Affine(kernel, parameter(module, "bias", bias_init, shape[-1:]))
-
-
-class Parameters(nn.Module):
-    """The parameters of a map, for whoever applies it."""
-
-    shape: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self) -> Affine:
-        return affine_parameters(self, self.shape)
-
-
-class ResizedParameters(nn.Module):
-    """`Parameters` under the name that the published module gives them, `Conv_0`."""
-
-    shape: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self) -> Affine:
-        kernel, bias = Parameters(self.shape, name="Conv_0")()
-        return Affine(kernel[0, 0], bias)
-
-
-class Plain(NamedTuple):
-    """Features of a level's own size, `[B, H, W, C]`."""
-
-    features: jax.Array
-
-    @property
-    def channels(self) -> int:
-        return self.features.shape[-1]
-
-    def mapped(self, kernel: jax.Array) -> jax.Array:
-        """The features' product with `[C, F]`."""
-        return self.features @ kernel.astype(self.features.dtype)
-
-    def products(self, pixels: int) -> int:
-        """How many it takes to make the part, at so many pixels."""
-        del pixels
-        return 0
-
-
-class Resized(NamedTuple):
-    """Features of another level, brought to a level's size and mapped.
-
-    Attributes:
-      features: `[B, H, W, C]`.
-      scale: by which the size changes, 4 to 1/4.
-      map: of the channels.
-    """
-
-    features: jax.Array
-    scale: float
-    map: Affine
-
-    @property
-    def channels(self) -> int:
-        return self.map.bias.shape[0]
-
-    def mapped(self, kernel: jax.Array) -> jax.Array:
-        """The product with `[C, F]`, where there are fewer pixels."""
-        affine = self.map.then(kernel)
-        if self.scale < 1:
-            return affine.of(resize_linear(self.features, self.scale))
-        return resize_linear(affine.of(self.features), self.scale)
-
-    def products(self, pixels: int) -> int:
-        """See `Plain`."""
-        return self.map.kernel.size * pixels
-
-
-class Doubled(NamedTuple):
-    """Features of the level below, `[B, H, W, C]`, and the 2x2 kernel that doubles their size."""
-
-    features: jax.Array
-    map: Affine
-
-    @property
-    def channels(self) -> int:
-        return self.map.bias.shape[0]
-
-    def mapped(self, kernel: jax.Array) -> jax.Array:
-        """The product with `[C, F]`, of four pixels at once."""
-        x, affine = self.features, self.map.then(kernel)
-        batch, height, width, _ = x.shape
-        # Flax has the pixels of a transposed convolution's kernel in the reverse order.
-        merged = affine.kernel[::-1, ::-1].transpose(2, 0, 1, 3)
-        y = x @ merged.reshape(merged.shape[0], -1).astype(x.dtype)
-        y = y.reshape(batch, height, width, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
-        return y.reshape(batch, 2 * height, 2 * width, -1) + affine.bias.astype(x.dtype)
-
-    def products(self, pixels: int) -> int:
-        """See `Plain`; each number of the kernel meets every pixel of the level below."""
-        return self.map.kernel.size * pixels // 4
-
-
-Part = Plain | Resized | Doubled
-
-
-class Joined(Layer):
-    """`concatenate(parts) @ kernel + bias`, as a sum over the parts."""
-
-    features: int
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, parts: Sequence[Part]) -> jax.Array:
-        """Maps parts of a size to `[B, H, W, features]`."""
-        ends = list(itertools.accumulate(part.channels for part in parts))
-        kernel, bias = affine_parameters(self, (1, 1, ends[-1], self.features))
-        kernels = jnp.split(kernel[0, 0], ends[:-1])
-        products = [part.mapped(kernel) for part, kernel in zip(parts, kernels, strict=True)]
-        total = functools.reduce(operator.add, products)
-        return total + bias.astype(total.dtype)
-
-    def products(self, arguments: tuple[Any, ...], y: jax.Array) -> int:
-        """As published: those of the parts' own maps, and of the map of all of them."""
-        (parts,) = arguments
-        pixels = y.size // y.shape[-1]
-        own = sum(part.products(pixels) for part in parts)
-        return own + self.variables["params"]["kernel"].size * pixels
-
-
-Tokens = Literal["grid", "block"]
-
-
-class Layout(NamedTuple):
-    """Which pixels are mixed with each other, and how they are brought to the first axis.
-
-    Attributes:
-      tokens: "block": the pixels of each square block of `side` pixels; "grid": those at the same
-        place in each of `side` by `side` cells, which the image is divided into.
-      side: 8 or 16.
-    """
-
-    tokens: Tokens
-    side: int
-
-    def split(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, C]` to `[side * side, B * H * W / (side * side), C]`."""
-        batch, height, width, channels = x.shape
-        x = x.reshape(batch, *self._cells(height), *self._cells(width), channels)
-        first, second = (1, 3) if self.tokens == "grid" else (2, 4)
-        rest = (2, 4) if self.tokens == "grid" else (1, 3)
-        return x.transpose(first, second, 0, *rest, 5).reshape(self.side**2, -1, channels)
-
-    def join(self, tokens: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The inverse of `split`, for an image `[B, H, W, ...]` of that shape."""
-        batch, height, width = shape[:3]
-        (a, b), (c, d) = self._cells(height), self._cells(width)
-        if self.tokens == "grid":
-            x = tokens.reshape(a, c, batch, b, d, -1).transpose(2, 0, 3, 1, 4, 5)
-        else:
-            x = tokens.reshape(b, d, batch, a, c, -1).transpose(2, 3, 0, 4, 1, 5)
-        return x.reshape(batch, height, width, -1)
-
-    def _cells(self, length: int) -> tuple[int, int]:
-        many = length // self.side
-        return (self.side, many) if self.tokens == "grid" else (many, self.side)
-
-
-class Mixing(Layer):
-    """Makes each token a sum of all."""
-
-    bias_init: Initializer = nn.initializers.zeros
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Multiplies tokens `[T, M, C]` by `[T, T]`."""
-        count = tokens.shape[0]
-        affine = affine_parameters(self, (count, count), _near_zero, self.bias_init)
-        tokens, kernel, bias = promote_dtype(tokens, *affine, dtype=self.dtype)
-        # Turned beforehand: on a CPU, XLA's product with a turned first factor is slow.
-        turned = jax.lax.optimization_barrier(kernel.T)
-        return (turned @ tokens.reshape(count, -1)).reshape(tokens.shape) + bias[:, None, None]
-
-    def products(self, arguments: tuple[Any, ...], y: jax.Array) -> int:
-        """See `Layer`; each number of the kernel meets all but the first axis."""
-        return y.shape[0] * y.size
-
-
-class Halves(Layer):
-    """`split(x @ kernel + bias)`, each half by itself: nothing is taken apart afterwards."""
-
-    features: int
-    kernel_init: Initializer = _lecun
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Maps `[..., C]` to twice `[..., features]`."""
-        affine = affine_parameters(self, (x.shape[-1], 2 * self.features), self.kernel_init)
-        x, kernel, bias = promote_dtype(x, *affine, dtype=self.dtype)
-        first, second = zip(jnp.split(kernel, 2, -1), jnp.split(bias, 2), strict=True)
-        return Affine(*first).of(x), Affine(*second).of(x)
-
-    def products(self, arguments: tuple[Any, ...], y: Any) -> int:
-        """See `Layer`; the two halves together."""
-        return super().products(arguments, y[0])
-
-
-class Rejoined(Layer):
-    """`concatenate([first, second]) @ kernel + bias`, as a sum of two products."""
-
-    features: int
-    kernel_init: Initializer = _lecun
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
-        """Maps twice `[..., C]` to `[..., features]`."""
-        affine = affine_parameters(self, (2 * first.shape[-1], self.features), self.kernel_init)
-        first, second, kernel, bias = promote_dtype(first, second, *affine, dtype=self.dtype)
-        upper, lower = jnp.split(kernel, 2)
-        return first @ upper + second @ lower + bias
-
-
-class GatingUnit(nn.Module):
-    """Features, times others whose pixels are mixed."""
-
-    layout: Layout
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, kept: jax.Array, mixed: jax.Array) -> jax.Array:
-        """Maps twice `[B, H, W, C]` to the same shape."""
-        mixed = LayerNorm(self.dtype, name="intermediate_layernorm")(mixed)
-        mixed = Mixing(dtype=self.dtype, name="Dense_0")(self.layout.split(mixed))
-        return kept * (self.layout.join(mixed, kept.shape) + 1)
-
-
-class GatedMlp(nn.Module):
-    """The gated MLP over the pixels of blocks or of a grid, added to what came in."""
-
-    layout: Layout
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, C]` to the same shape."""
-        channels = x.shape[-1]
-        options = {"kernel_init": _near_zero, "dtype": self.dtype}
-        y = LayerNorm(self.dtype, name="LayerNorm")(x)
-        kept, mixed = map(nn.gelu, Halves(channels, **options, name="in_project")(y))
-        unit = f"{self.layout.tokens.capitalize()}GatingUnit"
-        y = GatingUnit(self.layout, self.dtype, name=unit)(kept, mixed)
-        return x + Dense(channels, **options, name="out_project")(y)
-
-
-class MultiAxisBlock(nn.Module):
-    """Half of the channels mixed over a grid, half within blocks, added to what came in."""
-
-    side: int
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, C]` to the same shape."""
-        channels = x.shape[-1]
-        options = {"kernel_init": _near_zero, "dtype": self.dtype}
-        y = LayerNorm(self.dtype, name="LayerNorm_in")(x)
-        far, near = map(nn.gelu, Halves(channels, **options, name="in_project")(y))
-        far = GatedMlp(Layout("grid", self.side), self.dtype, name="GridGmlpLayer")(far)
-        near = GatedMlp(Layout("block", self.side), self.dtype, name="BlockGmlpLayer")(near)
-        return x + Rejoined(channels, **options, name="out_project")(far, near)
 
 
 class ChannelAttention(nn.Module):
@@ -390,28 +93,8 @@ class Hidden(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dense = functools.partial(Dense, x.shape[-1], kernel_init=_near_zero, dtype=self.dtype)
+        dense = functools.partial(Dense, x.shape[-1], kernel_init=near_zero, dtype=self.dtype)
         return dense(name="Dense_1")(nn.gelu(dense(name="Dense_0")(x)))
-
-
-class GatingWeights(nn.Module):
-    """Weights for every pixel and channel, from pixels mixed over a grid and within blocks."""
-
-    side: int
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, C]` to the same shape."""
-        channels = x.shape[-1]
-        y = LayerNorm(self.dtype, name="LayerNorm_in")(x)
-        halves = map(nn.gelu, Halves(channels, dtype=self.dtype, name="in_project")(y))
-        mixed = []
-        for i, (half, tokens) in enumerate(zip(halves, ("grid", "block"), strict=True)):
-            layout = Layout(tokens, self.side)
-            mixing = Mixing(nn.initializers.ones, self.dtype, name=f"Dense_{i}")
-            mixed.append(layout.join(mixing(layout.split(half)), x.shape))
-        return Rejoined(channels, dtype=self.dtype, name="out_project")(*mixed)
 
 
 class CrossGating(nn.Module):

@@ -42,7 +42,7 @@ def assert_same(actual, expected):
     ("network", "shape"),
     [
         pytest.param(MAXIM, (1, 64, 128, 3), marks=pytest.mark.slow),
-        (MAXIM.clone(effort=1), (2, 64, 64, 3)),
+        pytest.param(MAXIM.clone(effort=1), (2, 64, 64, 3), marks=pytest.mark.slow),
         (NAFNET, (2, 21, 34, 3)),
         (NAFNET.clone(window=24), (1, 21, 34, 3)),  # narrower than the image, but as high
         (NAFNET.clone(window=12), (1, 33, 38, 3)),
@@ -71,7 +71,10 @@ def test_plain_maxim_is_the_published_one(shared_data):
             assert_same(restored, expected[f"stage_{i}_scale_{j}"])
 
 
-@pytest.mark.parametrize(("window", "layout"), [(384, "contiguous_format"), (12, "channels_last")])
+@pytest.mark.parametrize(
+    ("window", "layout"),
+    [(384, "contiguous_format"), pytest.param(12, "channels_last", marks=pytest.mark.slow)],
+)
 def test_pytorch_nafnet_has_the_same_gradients(window, layout):
     torch = pytest.importorskip("torch")
     pytorch = importlib.import_module("pytorch")

@@ -26,13 +26,12 @@ def test_lists_weights_and_networks(capsys):
     text = capsys.readouterr().out
     for name in (*shipped(), "carlo_net", "kaist_net_small", "atrous_net_reds", "maxim_s2"):
         assert f"  {name} " in text
-    assert "24,371,331 parameters, sees 217x217 pixels" in text
-    for count in ("2,663,555", "11,590,813", "12,571,011"):
-        assert f" {count} parameters" in text
-    for name, parameters, tile in (("maxim", "22,212,795", 512), ("nafnet_64", "67,888,835", 768)):
+    assert "  atrous_net_reds    sees 217x217 pixels\n" in text
+    for name, tile in (("maxim", 512), ("nafnet_64", 768)):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
-        sees = f"sees all of a picture, in tiles of up to {tile} pixels"
-        assert line.split(maxsplit=1)[1] == f"{parameters} parameters, {sees}"
+        assert (
+            line.split(maxsplit=1)[1] == f"sees all of a picture, in tiles of up to {tile} pixels"
+        )
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -51,6 +50,7 @@ def test_verbose_tells_cards_and_costs(verbose, name):
 
 
 def test_verbose_counts_as_by_hand(verbose):
+    assert "    parameters: 24,371,331\n" in verbose
     # 64 channels: at half the size 5 blocks of 147,456 and two more layers, the others at full.
     half = 256 * 256 / 4
     blocks = 5 * (4 * 9 * 64 * 32 + 9 * 128 * 64)

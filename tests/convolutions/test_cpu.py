@@ -135,7 +135,9 @@ def test_half_precision_is_not_transformed():
     assert isinstance(cpu._Parts.plan(*shapes, 1, False, jnp.bfloat16).form, Columns)
 
 
-@pytest.mark.parametrize("features", [(24, 20), (3, 8), (8, 3)], ids=str)
+@pytest.mark.parametrize(
+    "features", [(24, 20), (3, 8), pytest.param((8, 3), marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("dilation", [1, 3])
 @pytest.mark.parametrize("limit", [20_000, 3_000], ids=["few bands", "many"])
 @pytest.mark.parametrize("transform_cost", [0, 10**6], ids=["winograd", "columns"])

@@ -68,7 +68,7 @@ def test_every_tile_is_a_choice():
     assert {(choice.rows.size, choice.columns.size) for choice in choices} == {(5, 8)}
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     st.tuples(st.integers(1, 14), st.integers(1, 14)),
     st.integers(2, winograd.MAX_TAPS),
@@ -113,7 +113,9 @@ def test_convolution_and_kernel_gradient_are_the_compilers(size, taps, dilation,
 
 
 @pytest.mark.parametrize("size", [(2, 2), (9, 7)], ids=str)  # a few tiles, and many
-@pytest.mark.parametrize("features", [(3, 8), (8, 3)], ids=str)
+@pytest.mark.parametrize(
+    "features", [(3, 8), pytest.param((8, 3), marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("out_first", [False, True])
 @pytest.mark.parametrize("turned", [0, 10**6])
 def test_phases_of_a_stride_are_channels(monkeypatch, size, features, out_first, turned):

@@ -426,8 +426,14 @@ def test_zero_init_starts_as_the_identity():
         ("atrous_net", {"num_channels": 4, "num_blocks": 3}, 128),
         ("carlo_net", {"num_filters": 2}, 64),
         ("kaist_net", {"num_channels": 4, "num_blocks": 1, "num_inner_blocks": 1}, 160),
-        ("kaist_net", {"num_channels": 4, "num_blocks": 2, "num_inner_blocks": 1}, 176),
-        ("kaist_net", {"num_channels": 4, "num_blocks": 1, "num_inner_blocks": 2}, 192),
+        pytest.param(
+            *("kaist_net", {"num_channels": 4, "num_blocks": 2, "num_inner_blocks": 1}, 176),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("kaist_net", {"num_channels": 4, "num_blocks": 1, "num_inner_blocks": 2}, 192),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_reach_is_how_far_a_pixel_is_felt(monkeypatch, name, fields, size):

@@ -61,7 +61,11 @@ def whole(deblurrer, picture, size):
 
 @pytest.mark.parametrize(
     ("channels", "size", "tile"),
-    [(3, (83, 51), 0), (3, (97, 260), 1), (9, (97, 131), 1)],
+    [
+        (3, (83, 51), 0),
+        (3, (97, 260), 1),
+        pytest.param(9, (97, 131), 1, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize(
@@ -269,7 +273,8 @@ def test_wrong_options_are_named(options, message):
         ((150, 120), 64, 10, (1, 64, 64, 3)),  # 20 tiles, two at once
         ((40, 90), 64, 3, (1, 64, 32, 3)),
         ((150, 120), "auto", 1, (1, 256, 128, 3)),
-        ((40, 90), 62, 2, (1, 62, 62, 3)),  # 31 columns are no share; the fourth tile is a copy
+        # 31 columns are no share; the fourth tile is a copy.
+        pytest.param((40, 90), 62, 2, (1, 62, 62, 3), marks=pytest.mark.slow),
     ],
     ids=["tiles", "columns", "one tile", "too narrow for columns"],
 )

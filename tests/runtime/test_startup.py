@@ -136,6 +136,7 @@ def test_training_in_little_memory_with_several_devices(devices):
     assert options == str(startup.inference_options() if devices > 1 else {})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the option is for CPUs")
 def test_what_is_called_once_has_the_same_numbers():
     network = create_model("atrous_net", num_channels=8, num_blocks=1)

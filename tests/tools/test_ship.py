@@ -14,6 +14,7 @@ from jaxdeblur.errors import InputError
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_shipping_keeps_the_logs_of_all_runs_that_led_to_the_weights(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
     ship = importlib.import_module("ship")

@@ -162,6 +162,7 @@ def test_killed_and_started_again_a_run_ends_with_the_same_parameters(undisturbe
     assert steps(tmp_path) == steps(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_asked_to_end_a_run_saves_the_very_step_and_goes_on_from_it(undisturbed, tmp_path):
     config = interrupted_config()
     start = command(config, tmp_path)
