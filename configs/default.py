@@ -9,6 +9,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from jaxdeblur.data.degrade import Camera
+from jaxdeblur.data.scenes import Scene
 
 
 def get_config() -> ConfigDict:
@@ -34,8 +35,10 @@ def get_config() -> ConfigDict:
 
     # Blur and augmentation. The published recipe blurs each image once and changes nothing else.
     # Evaluation is on Gaussian blur alone.
-    config.degradation = "gaussian"  # of training: gaussian | camera (data/degrade.py)
+    # Of training: gaussian | camera (data/degrade.py) | scene (data/scenes.py).
+    config.degradation = "gaussian"
     config.camera = ConfigDict(dataclasses.asdict(Camera()))  # explained there
+    config.scene = ConfigDict(dataclasses.asdict(Scene()))
     config.min_sigma = 0.0  # pixels; sigma is uniform in (min_sigma, max_sigma)
     config.max_sigma = 3.0  # pixels
     config.fresh_sigma = False  # draw sigma anew each time an image is seen (camera: always)
@@ -47,8 +50,9 @@ def get_config() -> ConfigDict:
     config.blur_variant = "blur"  # the frames to restore, such as blur_jpeg or blur_gamma
     config.brightness = 0.0  # largest change of brightness, of values in [0, 1]
     config.frame_shift = 0  # pixels; most that the neighbours are moved in opposite directions
-    # A share of the training samples may be photographs instead, past which a camera moves
-    # (data/motion.py). photo_dir: their folder; "": clips alone.
+    # A share of the training samples may be photographs instead: for three frames a camera moves
+    # past them (data/motion.py), for one they are blurred as `degradation` says.
+    # photo_dir: their folder; "": clips alone.
     config.photo_dir = ""
     config.photo_share = 0.5
     config.camera_response = ""  # .npy file, as REDS publishes its inverse response; "": sRGB

@@ -12,13 +12,14 @@ from jaxdeblur import metrics
 from jaxdeblur.data.blur import kernel_radius
 from jaxdeblur.data.datasets import DATASETS
 from jaxdeblur.data.degrade import Camera
+from jaxdeblur.data.scenes import Scene
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.losses import LOSSES
 from jaxdeblur.models import create_model
 
 _CHOICES = {
     "dataset": DATASETS,
-    "degradation": ("gaussian", "camera"),
+    "degradation": ("gaussian", "camera", "scene"),
     "dtype": ("float32", "bfloat16"),
     "grad_clip": ("each", "global"),
     "loss": LOSSES,
@@ -82,6 +83,11 @@ def check(config: ConfigDict) -> None:
         raise InputError(f"config.tile = {config.tile!r} must be auto, off or a number of pixels")
     if config.num_frames not in (1, 3):
         raise InputError(f"config.num_frames = {config.num_frames} must be 1 or 3")
+    if config.photo_dir and config.num_frames == 1 and config.degradation == "gaussian":
+        raise InputError(
+            "config.degradation = 'gaussian' is made in the step, where frames of clips are not "
+            "blurred; with config.photo_dir and single frames set 'scene' or 'camera'"
+        )
     if not config.num_steps and not config.num_epochs:
         raise InputError("config.num_steps and config.num_epochs are both 0; set one of them")
     devices, parts = jax.device_count(), config.grad_accum_steps
@@ -97,6 +103,7 @@ def check(config: ConfigDict) -> None:
                 f"try {math.ceil(values[key] / divisor) * divisor}"
             )
     Camera(**config.camera)
+    Scene(**config.scene)
     _check_patches(config)
 
 

@@ -8,11 +8,12 @@ there. So this package writes every convolution as matrix products, and XLA comp
 training step of the published networks then takes 0.43 to 0.75 of PyTorch's time; docs/speed.md has
 the measurements.
 
-What it gives. Four functions of arrays, which the layers in `jaxdeblur.models.layers` call:
+What it gives. Five functions of arrays, which the layers in `jaxdeblur.models.layers` call:
 
   convolve             with stride or dilation, 'SAME' or 'VALID'
   transposed_convolve  its linear transpose
   depthwise_convolve   each channel by itself (NAFNet)
+  pointwise_convolve   1x1, a matrix product (NAFNet, MAXIM)
   adaptive_convolve    with a kernel of its own for every pixel (KAIST_NET)
 
 They know no networks and no parameters, and mean the same on every platform, to rounding.
@@ -52,6 +53,7 @@ from jaxdeblur.convolutions.functions import (
     depthwise_convolve,
     transposed_convolve,
 )
+from jaxdeblur.convolutions.pointwise import pointwise_convolve
 
 __all__ = [
     "SWITCH",
@@ -59,5 +61,6 @@ __all__ = [
     "adaptive_convolve",
     "convolve",
     "depthwise_convolve",
+    "pointwise_convolve",
     "transposed_convolve",
 ]

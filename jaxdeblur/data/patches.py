@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdeblur.data.blur import GaussianBlur, stratified_sigmas
 from jaxdeblur.data.degrade import Camera, CameraBlur
+from jaxdeblur.data.scenes import Scene, SceneBlur
 from jaxdeblur.data.source import EvaluationSample, Sample, TrainingSample
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class PatchSample:
 def _training_blur(config: ConfigDict, num_images: int) -> PatchBlur:
     if config.degradation == "camera":
         return CameraBlur(Camera(**config.camera))
+    if config.degradation == "scene":
+        return SceneBlur(Scene(**config.scene))
     bounds = (config.min_sigma, config.max_sigma)
     sigmas = None
     if not config.fresh_sigma:

@@ -20,7 +20,13 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 
-from jaxdeblur.convolutions import Padding, convolve, depthwise_convolve, transposed_convolve
+from jaxdeblur.convolutions import (
+    Padding,
+    convolve,
+    depthwise_convolve,
+    pointwise_convolve,
+    transposed_convolve,
+)
 from jaxdeblur.errors import InputError
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
@@ -214,7 +220,7 @@ class Pointwise(Layer):
             kernel = kernel * attention.reshape(channels, 1)
         elif attention is not None:
             x = x * attention
-        y = x @ kernel[0, 0]
+        y = pointwise_convolve(x, kernel[0, 0])
         if self.use_bias:
             y += parameter(self, "bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
         return y
@@ -249,7 +255,7 @@ class Dense(Layer):
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return x @ kernel + bias
+        return pointwise_convolve(x, kernel) + bias
 
 
 class LayerNorm(nn.Module):

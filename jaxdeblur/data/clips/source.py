@@ -34,17 +34,21 @@ class ClipSource(Clips):
         self.title = name
 
     def training_sample(self, config: ConfigDict) -> TrainingSample:
-        """Random triplets; a share of them of photographs past which a camera moves."""
+        """Random samples; a share of them of photographs, see `config.photo_dir`."""
         size, changes = config.patch_size, (config.flip, config.rotate)
         frames = triplets.TripletSample(self, size, *changes, config.brightness, config.frame_shift)
         if not config.photo_dir:
             return frames
-        path = config.camera_response
-        response = motion.read_response(path) if path else motion.srgb_response()
-        camera = motion.CameraMotion(response, config.brightness)
         stills = photos.photo_folder(config.photo_dir, "train")
         check_fits(stills, size, "patch_size")
-        return MixedSample(frames, PatchSample(stills, camera, size, *changes), config.photo_share)
+        if self.num_frames == 1:
+            sample = stills.training_sample(config)
+        else:
+            path = config.camera_response
+            response = motion.read_response(path) if path else motion.srgb_response()
+            camera = motion.CameraMotion(response, config.brightness)
+            sample = PatchSample(stills, camera, size, *changes)
+        return MixedSample(frames, sample, len(stills), config.photo_share)
 
     def evaluation_sample(self, config: ConfigDict) -> EvaluationSample:
         """A random square of each frame and repeat, always the same for the seed."""
@@ -76,16 +80,15 @@ class MixedSample:
     """Takes a share of the samples from photographs, the others from clips."""
 
     frames: triplets.TripletSample
-    photos: PatchSample
+    photos: TrainingSample
+    num_photos: int
     photo_share: float
 
     def __call__(self, index: int, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.photo_share:
             return self.frames(index, rng)
-        sample = self.photos(int(rng.integers(len(self.photos.source))), rng)
-        if self.frames.source.num_frames == 1:
-            sample["blurred"] = np.ascontiguousarray(sample["blurred"][..., 3:6])
-        return sample
+        sample = self.photos(int(rng.integers(self.num_photos)), rng)
+        return {"brightness": np.zeros((), np.float32), **sample}
 
 
 def kind(title: str) -> Kind:
