@@ -112,8 +112,8 @@ tells more.
 
 The published rows are those of Tu et al., "MAXIM", CVPR 2022, and of Chen et al., "Simple Baselines
 for Image Restoration" (NAFNet), ECCV 2022. MAXIM's protocol restores whole frames, padded to
-multiples of 64 pixels (`--config.tile=off`). Here its tiles are of 512 pixels at most, overlap by
-64 and are blended. NAFNet's protocol restores whole frames too, with channel attention over windows
+multiples of 64 pixels (`--config.tile=off`). Here its tiles are of 256 pixels at most, overlap by
+32 and are blended. NAFNet's protocol restores whole frames too, with channel attention over windows
 of 384 pixels. NAFNet's official weights can be had by hand only, and were not measured here. Its
 authors trained `maxim-gopro` on GoPro's training scenes. `effort` is how many of its three stages
 were computed.

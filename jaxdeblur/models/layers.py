@@ -206,24 +206,36 @@ class Pointwise(Layer):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, attention: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        attention: jax.Array | None = None,
+        scale: jax.Array | None = None,
+    ) -> jax.Array:
         """Maps `[B, H, W, C]` to `[B, H, W, features]`.
 
         Args:
           x: the features.
           attention: factors of their channels, of a shape that goes with theirs.
+          scale: `[features]`, of what they are mapped to. The kernel is multiplied by it, which is
+            less than the image; and products alone take the gradient from what the map is added
+            to: along a chain of blocks XLA for CPUs would otherwise compute in each, and for each
+            use, the sum of the gradients of all behind it.
         """
         channels = x.shape[-1]
         kernel = parameter(self, "kernel", self.kernel_init, (1, 1, channels, self.features))
+        bias = None
+        if self.use_bias:
+            bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
+        if scale is not None:
+            kernel, bias = (part if part is None else part * scale for part in (kernel, bias))
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         if attention is not None and attention.size == channels:  # of a single image
             kernel = kernel * attention.reshape(channels, 1)
         elif attention is not None:
             x = x * attention
         y = pointwise_convolve(x, kernel[0, 0])
-        if self.use_bias:
-            y += parameter(self, "bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
-        return y
+        return y if bias is None else y + bias.astype(y.dtype)
 
 
 class DepthwiseConv(Layer):

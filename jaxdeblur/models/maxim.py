@@ -250,8 +250,8 @@ class Maxim(nn.Module):
     minimum_size: ClassVar[int] = 64
     keeps_size: ClassVar[bool] = False
     reach: ClassVar[None] = None
-    tile_size: ClassVar[int] = 512
-    tile_overlap: ClassVar[int] = 64
+    tile_size: ClassVar[int] = 256
+    tile_overlap: ClassVar[int] = 32
 
     num_features: int = 32
     num_stages: int = 3

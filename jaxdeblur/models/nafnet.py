@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import jax
@@ -35,24 +36,27 @@ class NafBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to the same shape."""
-        channels = x.shape[-1]
+        shape, channels = x.shape, x.shape[-1]
 
         def pointwise(features, name):
             return Pointwise(features, dtype=self.dtype, name=name)
 
         def scale(name):  # zeros: the untrained block is the identity
-            return parameter(self, name, nn.initializers.zeros, (channels,)).astype(x.dtype)
+            return parameter(self, name, nn.initializers.zeros, (channels,))
 
+        # As rows, which products take as they are: of another shape, XLA for CPUs would compute the
+        # sum of the gradients of all blocks behind anew for each of its uses.
+        x = x.reshape(-1, channels)
         y = LayerNorm(self.dtype, name="norm1")(x)
-        y = pointwise(2 * channels, "conv1")(y)
+        y = pointwise(2 * channels, "conv1")(y).reshape(*shape[:3], -1)
         y = _gate(DepthwiseConv(3, dtype=self.dtype, name="conv2")(y))
         # The means' edges are repeated after the product, which is the same and less to multiply.
         attention = pointwise(channels, "attention")(window_means(y, self.window))
-        y = pointwise(channels, "conv3")(y, _repeat_edges(attention, y.shape))
-        x = x + y * scale("beta")
+        y = pointwise(channels, "conv3")(y, _repeat_edges(attention, y.shape), scale("beta"))
+        x = x + y.reshape(-1, channels)
         y = LayerNorm(self.dtype, name="norm2")(x)
         y = _gate(pointwise(2 * channels, "conv4")(y))
-        return x + pointwise(channels, "conv5")(y) * scale("gamma")
+        return (x + pointwise(channels, "conv5")(y, scale=scale("gamma"))).reshape(shape)
 
 
 class NafNet(nn.Module):
@@ -106,7 +110,6 @@ class NafNet(nn.Module):
 
         Sizes that are no multiple of `size_multiple` are padded with zeros, as published.
         """
-        del train
         check_input(blurred, "nafnet")
         if len(self.decoder_blocks) != len(self.encoder_blocks):
             raise InputError(
@@ -119,20 +122,29 @@ class NafNet(nn.Module):
         x = Conv(self.width, 3, dtype=self.dtype, name="intro")(x)  # [B, H, W, width]
         skips = []
         for level, num_blocks in enumerate(self.encoder_blocks):
-            x = self._blocks(x, f"encoder_{level}", num_blocks, level)
+            x = self._blocks(x, f"encoder_{level}", num_blocks, level, train)
             skips.append(x)
             x = Conv(2 * x.shape[-1], 2, stride=2, dtype=self.dtype, name=f"down_{level}")(x)
-        x = self._blocks(x, "middle", self.num_middle_blocks, len(skips))
+        x = self._blocks(x, "middle", self.num_middle_blocks, len(skips), train)
         for i, num_blocks in enumerate(self.decoder_blocks):
             up = Pointwise(2 * x.shape[-1], use_bias=False, dtype=self.dtype, name=f"up_{i}")
             x = _pixel_shuffle(up(x)) + skips.pop()
-            x = self._blocks(x, f"decoder_{i}", num_blocks, len(skips))
+            x = self._blocks(x, f"decoder_{i}", num_blocks, len(skips), train)
         difference = Conv(3, 3, dtype=self.dtype, name="ending")(x)[:, :height, :width]
         return current_frame(blurred) + difference.astype(blurred.dtype)
 
-    def _blocks(self, x: jax.Array, stage: str, count: int, level: int) -> jax.Array:
-        for i in range(count):
-            x = NafBlock(max(self.window >> level, 1), self.dtype, name=f"{stage}_{i}")(x)
+    def _blocks(self, x: jax.Array, stage: str, count: int, level: int, train: bool) -> jax.Array:
+        names = [f"{stage}_{i}" for i in range(count)]
+        block = functools.partial(NafBlock, max(self.window >> level, 1), self.dtype)
+        if train and count > 2 and not self.is_initializing():
+            # As a loop, which takes a fraction of the time to compile; and without one, XLA for
+            # CPUs computes in each block the sum of the gradients of all behind it anew.
+            blocks = [self.variables["params"][name] for name in names]
+            stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *blocks)
+            apply = block(parent=None).apply
+            return jax.lax.scan(lambda x, p: (apply({"params": p}, x), None), x, stacked)[0]
+        for name in names:
+            x = block(name=name)(x)
         return x
 
 

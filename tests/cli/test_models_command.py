@@ -27,7 +27,7 @@ def test_lists_weights_and_networks(capsys):
     for name in (*shipped(), "carlo_net", "kaist_net_small", "atrous_net_reds", "maxim_s2"):
         assert f"  {name} " in text
     assert "  atrous_net_reds    sees 217x217 pixels\n" in text
-    for name, tile in (("maxim", 512), ("nafnet_64", 768)):
+    for name, tile in (("maxim", 256), ("nafnet_64", 768)):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
         assert (
             line.split(maxsplit=1)[1] == f"sees all of a picture, in tiles of up to {tile} pixels"

@@ -79,8 +79,8 @@ BLENDED = {
         ("nafnet", (1080, 1920), (608, 736), [0, 472], [0, 592, 1184]),
         ("nafnet", (768, 700), (768, 704), [0], [0]),
         ("nafnet", (5, 769), (16, 464), [0], [0, 305]),
-        # 720 = 2 * 392 - 64, 1280 = 3 * 469.3 - 2 * 64, in multiples of 64.
-        ("maxim", (720, 1280), (448, 512), [0, 272], [0, 384, 768]),
+        # 720 = 4 * 204 - 3 * 32, 1280 = 6 * 240 - 5 * 32, in multiples of 64.
+        ("maxim", (720, 1280), (256, 256), [0, 154, 309, 464], [0, 204, 409, 614, 819, 1024]),
         ("maxim", (3, 100), (64, 128), [0], [0]),
     ],
 )
@@ -97,8 +97,8 @@ def test_a_network_that_sees_everything_has_the_tiles_it_wants(name, size, shape
 @pytest.mark.parametrize(
     ("tile", "budget", "shape"),
     [
-        ("auto", 10**6, (320, 384)),  # 2 tiles and 3
-        ("auto", 100_000, (256, 256)),  # of no more than 316 pixels a side
+        ("auto", 10**6, (256, 256)),
+        ("auto", 50_000, (192, 192)),  # of no more than 223 pixels a side
         ("auto", 1, (64, 64)),
         ("off", 1, (576, 1024)),
         (256, 1, (256, 256)),
