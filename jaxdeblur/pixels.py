@@ -22,3 +22,10 @@ def from_float(pixels: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     if np.issubdtype(kind, np.integer):
         pixels = np.rint(pixels * np.iinfo(kind).max)
     return pixels.astype(kind)
+
+
+def reflected(index: np.ndarray, size: int) -> np.ndarray:
+    """Mirrors indices at both ends of an axis, without repeating the edge, as often as it takes."""
+    period = max(2 * (size - 1), 1)
+    index = index % period
+    return np.minimum(index, period - index) if size > 1 else np.zeros_like(index)

@@ -27,6 +27,7 @@ from jaxdeblur.errors import InputError
         ("eval_repeats", 0, "eval_repeats = 0 must be at least 1"),
         ("grad_accum_steps", 0, "grad_accum_steps = 0 must be at least 1"),
         ("camera.motion_share", 1.2, "camera.motion_share = 1.2 must be from 0 to 1"),
+        ("scene.layer_share", 1.2, "scene.layer_share = 1.2 must be from 0 to 1"),
         ("adam_b1", 1.0, "adam_b1 = 1.0 must be below 1"),
         ("adam_b1", -0.1, "adam_b1 = -0.1 must be at least 0"),
         ("weight_decay", -1e-3, "weight_decay = -0.001 must be at least 0"),
@@ -88,6 +89,15 @@ def test_patches_must_fit_the_network(model, message):
     config.model, config.patch_size = model, 32 if model == "maxim" else 40
     with pytest.raises(InputError, match=message):
         configuration.check(config)
+
+
+def test_photographs_among_single_frames_must_be_blurred_beforehand():
+    config = atrous_cifar.get_config()
+    config.num_frames, config.photo_dir = 1, "photos"
+    with pytest.raises(InputError, match="degradation = 'gaussian' is made in the step"):
+        configuration.check(config)
+    config.degradation = "scene"
+    configuration.check(config)
 
 
 @pytest.mark.parametrize("tile", ["auto", "off", "512"])

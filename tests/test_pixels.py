@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxdeblur.pixels import from_float, to_float
+from jaxdeblur.pixels import from_float, reflected, to_float
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -18,3 +18,10 @@ def test_integers_are_rounded_and_what_is_outside_is_clipped():
     assert levels.dtype == np.uint8
     np.testing.assert_array_equal(levels, [0, 0, 1, 254, 255])
     np.testing.assert_array_equal(from_float(values, np.float64), np.clip(values, 0, 1))
+
+
+def test_reflection_is_that_of_numpy():
+    for size in (2, 3, 5):
+        expected = np.pad(np.arange(size), (0, 17), mode="reflect")
+        np.testing.assert_array_equal(reflected(np.arange(size + 17), size), expected)
+    np.testing.assert_array_equal(reflected(np.arange(4), 1), np.zeros(4))

@@ -16,6 +16,7 @@ from jaxdeblur.data.blur import GaussianBlur, stratified_sigmas
 from jaxdeblur.data.degrade import Camera, CameraBlur
 from jaxdeblur.data.scenes import Scene, SceneBlur
 from jaxdeblur.data.source import EvaluationSample, Sample, TrainingSample
+from jaxdeblur.pixels import reflected
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -129,11 +130,6 @@ def _cut(image: np.ndarray, top: int, left: int, size: int, margin: int) -> np.n
     height, width = image.shape[:2]
     if min(top, left) >= 0 and top + extent <= height and left + extent <= width:
         return image[top : top + extent, left : left + extent]  # several times quicker
-    rows = _reflected(np.arange(top, top + extent), height)
-    columns = _reflected(np.arange(left, left + extent), width)
+    rows = reflected(np.arange(top, top + extent), height)
+    columns = reflected(np.arange(left, left + extent), width)
     return image[rows[:, None], columns]
-
-
-def _reflected(positions: np.ndarray, length: int) -> np.ndarray:
-    """Positions up to `length - 1` beyond the ends of an axis, mirrored at its first and last."""
-    return np.abs(positions) - 2 * np.maximum(positions - (length - 1), 0)

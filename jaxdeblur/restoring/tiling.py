@@ -19,6 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.pixels import reflected
 from jaxdeblur.restoring import blending
 
 Tile = int | Literal["auto", "off"]
@@ -220,17 +221,10 @@ def weight_of(rows: Span, columns: Span) -> np.ndarray:
 def window(picture: np.ndarray, rows: Span, columns: Span, shape: tuple[int, int]) -> np.ndarray:
     """A tile of the padded picture."""
     lines = (
-        _reflect(np.arange(span.start, span.start + length), size)
+        reflected(np.arange(span.start, span.start + length), size)
         for span, length, size in zip((rows, columns), shape, picture.shape[:2], strict=True)
     )
     return picture[np.ix_(*lines)]
-
-
-def _reflect(index: np.ndarray, size: int) -> np.ndarray:
-    """Reflects indices at both ends, without repeating the edge pixel, as often as it takes."""
-    period = max(2 * (size - 1), 1)
-    index = index % period
-    return np.minimum(index, period - index) if size > 1 else np.zeros_like(index)
 
 
 def round_up(number: int, multiple: int) -> int:

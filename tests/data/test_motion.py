@@ -1,7 +1,5 @@
 """Moving cameras, against sums of shifted pictures."""
 
-import types
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -118,40 +116,21 @@ def test_a_wrong_response_is_named(tmp_path, content):
         motion.read_response(path)
 
 
-class Frames:
-    """Stands for clips: tells which frame was taken."""
-
-    def __init__(self, num_frames):
-        self.source = types.SimpleNamespace(num_frames=num_frames)
-
-    def __call__(self, index, rng):
-        return {"frame": index}
-
-
-class Stills:
-    """Stands for photographs: tells which one was taken, and of three frames each."""
-
-    source = range(7)
-
-    def __call__(self, index, rng):
-        return {"photo": index, "blurred": np.tile(np.repeat([1, 2, 3], 3), (4, 4, 1))}
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_samples_is_photographs(share):
-    sample = clip_source.MixedSample(Frames(num_frames=3), Stills(), share)
+    def frame(index, rng):
+        return {"frame": index, "brightness": 0.5}
+
+    def photo(index, rng):
+        return {"photo": index}
+
+    sample = clip_source.MixedSample(frame, photo, 7, share)
     samples = [sample(5, rng(seed)) for seed in range(500)]
     taken = [x["photo"] for x in samples if "photo" in x]
     assert len(taken) / 500 == pytest.approx(share, abs=0.07)
     assert set(taken) == (set(range(7)) if share else set())
-    assert all(x == {"frame": 5} for x in samples if "photo" not in x)
-    assert all(x["blurred"].shape[-1] == 9 for x in samples if "photo" in x)
-
-
-def test_of_a_photograph_among_single_frames_the_middle_one_is_left():
-    sample = clip_source.MixedSample(Frames(num_frames=1), Stills(), 1.0)(5, rng())
-    assert sample["blurred"].flags.c_contiguous
-    np.testing.assert_array_equal(sample["blurred"], np.full((4, 4, 3), 2))
+    assert all(x == {"frame": 5, "brightness": 0.5} for x in samples if "photo" not in x)
+    assert all(x["brightness"] == 0 for x in samples if "photo" in x)
 
 
 def test_training_mixes_clips_and_photographs(tmp_path):
@@ -175,10 +154,17 @@ def test_training_mixes_clips_and_photographs(tmp_path):
     # A photograph's frames are of the same place, but moved.
     for blurred, sharp in zip(batch["blurred"][light], batch["sharp"][light], strict=True):
         assert abs(blurred.mean() - sharp.mean()) < 12
-    config.num_frames = 1
+    config.num_frames, config.degradation = 1, "scene"  # which blurs photographs among them
+    config.scene.update(still_share=0.0, gaussian_share=1.0, defocus_share=0.0, drawn_share=0.0)
     single = next(pipeline.training_batches(config, datasets.open_source(config, "train")))
-    np.testing.assert_array_equal(single["blurred"], batch["blurred"][..., 3:6])
-    np.testing.assert_array_equal(single["sharp"], batch["sharp"])
+    assert single["blurred"].shape == single["sharp"].shape == (16, 32, 32, 3)
+    light = single["sharp"].mean((1, 2, 3)) > 128
+    assert 0 < light.sum() < 16
+    frames = single["blurred"][~light] - single["sharp"][~light].astype(int)
+    photographs = single["blurred"][light] - single["sharp"][light].astype(int)
+    assert not frames.any()
+    assert photographs.any((1, 2, 3)).all()
+    np.testing.assert_array_equal(single["sharp"][~light], batch["sharp"][~light])
     config.patch_size = 64
     with pytest.raises(InputError, match=r"patch_size = 64 is larger than .*40x40 pixels"):
         source.training_sample(config)

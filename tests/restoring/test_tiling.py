@@ -9,13 +9,6 @@ from jaxdeblur import create_model
 from jaxdeblur.restoring import tiling
 
 
-def test_reflection_is_that_of_numpy():
-    for size in (2, 3, 5):
-        expected = np.pad(np.arange(size), (0, 17), mode="reflect")
-        np.testing.assert_array_equal(tiling._reflect(np.arange(size + 17), size), expected)
-    np.testing.assert_array_equal(tiling._reflect(np.arange(4), 1), np.zeros(4))
-
-
 @pytest.mark.parametrize(
     ("length", "tile", "reach", "multiple"),
     [

@@ -79,7 +79,7 @@ class ClipSource(Clips):
 class MixedSample:
     """Takes a share of the samples from photographs, the others from clips."""
 
-    frames: triplets.TripletSample
+    frames: TrainingSample
     photos: TrainingSample
     num_photos: int
     photo_share: float
