@@ -277,8 +277,9 @@ class _Jax:
         dtype = "bfloat16" if case.precision == "bfloat16" else "float32"
         network = case.module(dtype)
         apply, divided = divide(case, network)
+        train = functools.partial(apply, train=True)
         if variant == PLAIN:
-            apply = plain_apply(network)
+            train = apply = plain_apply(network)
         optimizer = optax.adam(LEARNING_RATE)
         whole, _ = distributed.shardings()
 
@@ -290,7 +291,7 @@ class _Jax:
         )
         def step(params, optimizer_state, blurred, sharp):
             def loss(params):
-                return l1(apply({"params": params}, blurred), sharp)
+                return l1(train({"params": params}, blurred), sharp)
 
             value, gradients = jax.value_and_grad(loss)(params)
             updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from scipy import fft
 
 from jaxdeblur.data import degrade
 from jaxdeblur.data.source import Sample
@@ -187,8 +186,8 @@ def convolve(light: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """
     shape, first = light.shape[:2], MARGIN + len(kernel) // 2  # the kernel's centre moves it on
     size = [length - 2 * MARGIN for length in shape]
-    spectrum = fft.rfft2(light, axes=(0, 1)) * fft.rfft2(kernel, shape)[..., None]
-    summed = fft.irfft2(spectrum, shape, axes=(0, 1))
+    spectrum = np.fft.rfft2(light, axes=(0, 1)) * np.fft.rfft2(kernel, shape)[..., None]
+    summed = np.fft.irfft2(spectrum, shape, axes=(0, 1))
     return summed[first : first + size[0], first : first + size[1]]
 
 

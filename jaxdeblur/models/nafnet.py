@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +142,7 @@ class NafNet(nn.Module):
             # CPUs computes in each block the sum of the gradients of all behind it anew.
             blocks = [self.variables["params"][name] for name in names]
             stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *blocks)
-            apply = block(parent=None).apply
+            apply: Callable[..., Any] = block(parent=None).apply
             return jax.lax.scan(lambda x, p: (apply({"params": p}, x), None), x, stacked)[0]
         for name in names:
             x = block(name=name)(x)
