@@ -80,22 +80,54 @@ TOLD = (InputError, TrainingError, Preempted, MissingPackageError, KeyboardInter
 def reported(preempted_status: int = 0) -> Iterator[None]:
     """Turns the errors a user can cause into one line on standard error and an exit status.
 
-    Status 2 for wrong input or a missing package, 1 for a run that failed, 130 for Ctrl-C. Any
-    other exception is a bug of this package and keeps its traceback.
+    Status 2 for wrong input or a missing package, 1 for a run that failed or told what nobody could
+    read, 130 for Ctrl-C. Any other exception is a bug of this package and keeps its traceback.
 
     Args:
       preempted_status: of a run that was asked to end and can go on.
     """
+    prepare_streams()
     try:
         with naming_extra():
             yield
-        sys.stdout.flush()  # here, where its failure is told like any other
     except TOLD as error:
         tell(error)
         raise SystemExit(exit_status(error, preempted_status)) from None
-    except BrokenPipeError:  # whoever read standard output has had enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python writes at its end
+    except BrokenPipeError:
+        _drop_output()
         raise SystemExit(1) from None
+    try:
+        if sys.stdout:
+            sys.stdout.flush()  # here, where its failure is told like any other
+    except OSError as error:
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):
+            tell(InputError(f"standard output cannot be written ({error.strerror})"))
+        raise SystemExit(1) from None
+
+
+def prepare_streams() -> None:
+    """Makes the standard streams take every name of a file.
+
+    A name that a stream's encoding does not have is told with escapes. The place of a stream that
+    is closed is taken, before a file takes it, into which a library would then write.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Ends the output to somebody who has had enough, as `head` has, or to a full disk.
+
+    Python would try again at its end.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def tell(error: BaseException, teller: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import shutil
@@ -62,6 +63,26 @@ def convolutions(request: pytest.FixtureRequest) -> Iterator[None]:
         jax.clear_caches()  # what is traced stays as it is
         yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def somebody_else(tmp_path: Path) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which the process may only what is allowed to all, also in `tmp_path`."""
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+    @contextlib.contextmanager
+    def become() -> Iterator[None]:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return become
 
 
 @pytest.fixture(scope="session")

@@ -174,6 +174,7 @@ class _Restorer:
         self._progress: ProgressLine | None = None
         self._done = 0  # photographs, and frames of videos
         self._current = ""
+        self._unheard = False  # whether standard output failed
 
     def report(self, line: str) -> None:
         """Tells something on standard error."""
@@ -214,7 +215,7 @@ class _Restorer:
                 self._done += size
                 self._progress.update(self._done)
         self._progress = None
-        return failed
+        return failed + self._unheard
 
     def stream(self) -> None:
         """Restores standard input to standard output, or to the file that `-o` names."""
@@ -244,8 +245,19 @@ class _Restorer:
         if self._arguments.output is not None:
             _make_folder(job.target.parent)
         (self._video if job.is_video else self._photo)(job)
-        # On a terminal through the progress bar, which would be torn otherwise.
-        (self.report if sys.stdout.isatty() else print)(str(job.target))
+        self._tell_done(job.target)
+
+    def _tell_done(self, target: Path) -> None:
+        if sys.stdout is None or self._unheard:
+            return
+        if sys.stdout.isatty():  # through the progress bar, which would be torn otherwise
+            self.report(str(target))
+            return
+        try:
+            print(target, flush=True)
+        except OSError as error:  # a pipe that was closed, a full disk: the files are done anyway
+            self._unheard = True
+            self.report(f"error: standard output cannot be written ({error.strerror})")
 
     def _photo(self, job: Job) -> None:
         from jaxdeblur.media import photo

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from jaxdeblur.runtime.folders import files_below
+
+_log = logging.getLogger(__name__)
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 # What Pillow raises for a file that is no image, or a damaged one.
-UNREADABLE = (OSError, SyntaxError, ValueError)
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 _LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
@@ -22,8 +27,15 @@ def is_image(name: str) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files below a folder, by suffix, in sorted order; hidden ones are left out."""
-    return sorted(path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
+    """The image files below a folder, by suffix, in sorted order; hidden ones are left out.
+
+    What cannot be read is told as a warning.
+    """
+
+    def unreadable(error: OSError) -> None:
+        _log.warning("%s: left out, cannot be read (%s)", error.filename, error.strerror)
+
+    return [path for path in files_below(folder, unreadable) if is_image(path.name)]
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[int, int, str]:
@@ -32,7 +44,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int, str]:
     The type is Pillow's mode, with ";16" where a channel has 16 bits.
 
     Raises:
-      OSError, SyntaxError, ValueError: not a readable image.
+      One of UNREADABLE: not a readable image, or one of more pixels than Pillow takes.
     """
     with Image.open(path) as image:
         width, height = image.size
@@ -49,7 +61,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """Decodes an image upright, to uint8 `[H, W, 3]`; grey and 16-bit ones are converted.
 
     Raises:
-      OSError, SyntaxError, ValueError: not a readable image, or damaged.
+      One of UNREADABLE: not a readable image, or damaged.
     """
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.media import photo, video
+from jaxdeblur.runtime.folders import files_below
 
 _MARK = ".deblurred"  # in the names of results
 _COMPARISON = ".comparison.png"
@@ -51,7 +53,7 @@ def find(
       frames: results of videos are folders of pictures.
 
     Returns:
-      The jobs, and what is wrong with the inputs that gave none.
+      The jobs, and what is wrong with the files and folders that gave none.
     """
     jobs: list[Job] = []
     problems: list[InputError] = []
@@ -59,39 +61,50 @@ def find(
     targets: dict[Path, Path] = {}
     for name in inputs:
         path = Path(name).expanduser()
-        try:
-            for source, relative in _sources(path, output):
-                target = (
-                    Path(output or "") if as_file else _target(source, relative, output, frames)
-                )
-                job = Job(source, target.expanduser(), relative)
+        for source, relative in _sources(path, output, problems):
+            target = Path(output or "") if as_file else _target(source, relative, output, frames)
+            job = Job(source, target.expanduser(), relative)
+            try:
                 _check(job, targets.get(job.target))
-                targets[job.target] = source
-                jobs.append(job)
-        except InputError as error:
-            problems.append(error)
+            except InputError as error:
+                problems.append(error)
+                continue
+            targets[job.target] = source
+            jobs.append(job)
     return jobs, problems
 
 
-def _sources(path: Path, output: str | None) -> list[tuple[Path, Path]]:
-    """Files to restore, each with its path below `path`."""
-    if not path.is_dir():
+def _sources(path: Path, output: str | None, problems: list[InputError]) -> list[tuple[Path, Path]]:
+    """Files to restore, each with its path below `path`; adds to `problems` what cannot be read."""
+    if not _is_dir(path):
         return [(path, Path(path.name))]  # what is missing or unreadable says so when it is read
     known = photo.SUFFIXES + video.SUFFIXES
     away = None if output is None else Path(output).expanduser().resolve()
+    if away == path.resolve():
+        away = None
+    before = len(problems)
+
+    def unreadable(error: OSError) -> None:
+        problems.append(InputError(f"{error.filename}: cannot be read ({error.strerror})"))
+
     found = [
         (file, file.relative_to(path))
-        for file in sorted(path.rglob("*"))
+        for file in files_below(path, unreadable)
         if file.suffix.lower() in known
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
         and not file.stem.endswith(_MARK)
         and not file.name.endswith(_COMPARISON)
-        and not (away and away != path.resolve() and away in file.resolve().parents)
+        and not (away and away in file.resolve().parents)
     ]
-    if not found:
-        raise InputError(f"{path}: holds no photographs or videos ({', '.join(known)})")
+    if not found and len(problems) == before:
+        problems.append(InputError(f"{path}: holds no photographs or videos ({', '.join(known)})"))
     return found
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _names_a_file(inputs: Sequence[str], output: str, frames: bool) -> bool:
@@ -118,7 +131,15 @@ def _container(suffix: str) -> str:
 
 
 def _check(job: Job, other: Path | None) -> None:
+    """Raises InputError if the result would be another's, or the input, or has no possible name."""
     if other is not None:
         raise InputError(f"{job.source}: its result {job.target} is that of {other} too")
-    if job.target.exists() and job.source.exists() and job.target.samefile(job.source):
+    try:
+        same = job.target.samefile(job.source)
+    except FileNotFoundError:  # as a rule; what is missing of the input its reader says
+        same = False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{job.source}: {job.target} cannot be written ({reason})") from error
+    if same:
         raise InputError(f"{job.source}: the output would be the input; give another -o")

@@ -15,7 +15,15 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from jaxdeblur.errors import TOLD, InputError, exit_status, naming_extra, reported, tell
+from jaxdeblur.errors import (
+    TOLD,
+    InputError,
+    exit_status,
+    naming_extra,
+    prepare_streams,
+    reported,
+    tell,
+)
 
 # Where a launcher tells a process its number and how many there are. Slurm means srun: sbatch runs
 # its script once.
@@ -67,19 +75,32 @@ def share(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Returns this process's number and how many there are, for work that needs no communication.
 
     From the launcher's environment; without one 0 and 1.
+
+    Raises:
+      InputError: the launcher counts no processes, or fewer than this one's number.
     """
     found = _launched(environ)
     return (0, 1) if found is None else found[1:]
 
 
 def _launched(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
-    found = [
-        (launcher, int(environ[number]), int(environ[count]))
-        for launcher, number, count in _LAUNCHERS
-        if environ.get(number, "").isdecimal() and environ.get(count, "").isdecimal()
-    ]
+    found = []
+    for launcher, number, count in _LAUNCHERS:
+        given = [environ.get(number, ""), environ.get(count, "")]
+        if all(value.isdecimal() for value in given):
+            found.append((launcher, int(given[0]), int(given[1])))
+        elif all(given) and number.startswith("JAX_"):  # set by hand
+            raise InputError(f"{number} = {given[0]!r} and {count} = {given[1]!r} must be numbers")
     # One may have started the other, as mpirun starts its ranks through a single task of Slurm.
-    return max(found, key=lambda launch: launch[2], default=None)
+    launch = max(found, key=lambda launch: launch[2], default=None)
+    if launch is not None and launch[1] >= launch[2]:
+        launcher, number, count = launch
+        names = next(names for known, *names in _LAUNCHERS if known == launcher)
+        raise InputError(
+            f"{names[0]} = {number} must be below {names[1]} = {count}; the processes of a job are "
+            "numbered from 0"
+        )
+    return launch
 
 
 def detect(environ: Mapping[str, str] = os.environ) -> Launch | None:
@@ -181,6 +202,7 @@ def joined(
         return
     import jax
 
+    prepare_streams()
     status = 0
     try:
         _connect(launch, initialization_timeout)

@@ -449,3 +449,38 @@ def test_a_reader_that_has_had_enough_is_no_bug():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 1
+
+
+def test_names_that_are_no_text_and_a_full_disk_for_the_lines_cost_no_file(tmp_path, model):
+    names = [b"a.png", b"caf\xe9.png", "\u96ea.png".encode(), b"z.png"]
+    for name in names:
+        save(tmp_path / os.fsdecode(name))
+    command = [sys.executable, "-m", "jaxdeblur.cli", "deblur", tmp_path, "--model", model]
+    ascii_alone = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=ascii_alone, check=True)
+    told = [os.path.basename(line) for line in done.stdout.splitlines()]
+    assert told == [
+        b"a.deblurred.png",
+        b"caf\\udce9.deblurred.png",
+        b"z.deblurred.png",
+        b"\\u96ea.deblurred.png",
+    ]
+    for name in names:
+        result = tmp_path / os.fsdecode(name.replace(b".png", b".deblurred.png"))
+        np.testing.assert_array_equal(load(result), picture() + PLUS)
+        result.unlink()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    told = b"error: standard output cannot be written (No space left on device)"
+    assert done.stderr.splitlines() == [told]
+    assert len(list(tmp_path.glob("*.deblurred.png"))) == len(names)
+
+
+def test_what_cannot_be_listed_is_told_and_the_rest_is_done(tmp_path, deblur):
+    save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "b.png")
+    status, out, err = deblur(tmp_path)
+    assert status == 1
+    assert out == f"{tmp_path / 'a.deblurred.png'}\n"
+    assert err.startswith(f"error: {tmp_path / 'b.png'}: cannot be read")

@@ -204,3 +204,25 @@ def test_photographs_for_training_are_all_readable(shared_data, caplog):
 
 def test_iteration_ends():
     assert len(list(photos.skimage_photos("val"))) == 2
+
+
+def test_a_photograph_of_more_pixels_than_pillow_takes_is_left_out(tmp_path, caplog, monkeypatch):
+    write(tmp_path / "train" / "small.png", 10, 10)
+    write(tmp_path / "train" / "vast.png", 60, 60)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # twice as many are refused
+    source = photos.photo_folder(tmp_path, "train")
+    assert source.labels == ["small.png"]
+    (record,) = caplog.records
+    assert "vast.png: left out, not a readable image (Image size (3600 pixels)" in record.message
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, caplog, somebody_else):
+    write(tmp_path / "train" / "a.png")
+    write(tmp_path / "train" / "closed" / "b.png")
+    (tmp_path / "train" / "closed").chmod(0o000)
+    with somebody_else():
+        source = photos.photo_folder(tmp_path, "train")
+    assert source.labels == ["a.png"]
+    (record,) = caplog.records
+    told = f"{tmp_path}/train/closed: left out, cannot be read (Permission denied)"
+    assert record.message == told

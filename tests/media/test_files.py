@@ -1,5 +1,7 @@
 """What is restored, and where to."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxdeblur.media import files
@@ -93,3 +95,72 @@ def test_the_output_is_never_the_input(tmp_path, output):
 
 def test_a_missing_file_is_left_to_its_reader(tmp_path):
     assert targets([tmp_path / "none.jpg"])[0] == [str(tmp_path / "none.deblurred.jpg")]
+
+
+def test_files_of_one_result_do_not_cost_the_others(tmp_path):
+    touch(*(tmp_path / name for name in ("a.png", "b.avi", "b.mkv", "c.mov", "c.mp4", "d.png")))
+    found, problems = targets([tmp_path])
+    names = [Path(name).name for name in found]
+    assert names == [
+        "a.deblurred.png",
+        "b.deblurred.mkv",
+        "c.deblurred.mov",
+        "c.deblurred.mp4",
+        "d.deblurred.png",
+    ]
+    (problem,) = problems
+    assert problem.startswith(f"{tmp_path / 'b.mkv'}: its result ")
+    found, problems = targets([tmp_path], frames=True)
+    assert len(found) == 4
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        str(tmp_path / "b.mkv"),
+        str(tmp_path / "c.mp4"),
+    ]
+
+
+def test_a_result_that_is_a_hard_link_to_its_source_does_not_cost_the_others(tmp_path):
+    touch(tmp_path / "in" / "a.png", tmp_path / "in" / "b.png", tmp_path / "out" / "z")
+    (tmp_path / "out" / "a.png").hardlink_to(tmp_path / "in" / "a.png")
+    found, problems = targets([tmp_path / "in"], tmp_path / "out")
+    assert found == [str(tmp_path / "out" / "b.png")]
+    assert problems == [
+        f"{tmp_path / 'in' / 'a.png'}: the output would be the input; give another -o"
+    ]
+
+
+@pytest.mark.parametrize("length", [240, 255])
+def test_a_name_that_leaves_no_room_for_the_results_is_told(tmp_path, length):
+    longest = tmp_path / ("x" * (length - 4) + ".png")
+    touch(longest, tmp_path / "a.png")
+    found, problems = targets([tmp_path])
+    fits = length + len(".deblurred") <= 255
+    assert len(found) == 1 + fits
+    assert len(problems) == 1 - fits
+    if problems:
+        assert problems[0].startswith(f"{longest}: ")
+        assert "cannot be written (File name too long)" in problems[0]
+
+
+def test_folders_that_cannot_be_read_or_entered_are_told(tmp_path, somebody_else):
+    touch(*(tmp_path / "given" / name for name in ("a.png", "closed/b.png", "listed/c.png")))
+    (tmp_path / "given" / "closed").chmod(0o000)
+    (tmp_path / "given" / "listed").chmod(0o744)
+    with somebody_else():
+        found, problems = targets([tmp_path / "given"])
+    assert found == [str(tmp_path / "given" / "a.deblurred.png")]
+    assert sorted(problems) == [
+        f"{tmp_path}/given/closed: cannot be read (Permission denied)",
+        f"{tmp_path}/given/listed/c.png: cannot be read (Permission denied)",
+    ]
+
+
+def test_a_link_that_leads_nowhere_or_round_is_told(tmp_path):
+    touch(tmp_path / "a.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    found, problems = targets([tmp_path])
+    assert found == [str(tmp_path / "a.deblurred.png")]
+    assert [problem.partition(":")[0] for problem in problems] == [
+        str(tmp_path / "loop.png"),
+        str(tmp_path / "nowhere.png"),
+    ]

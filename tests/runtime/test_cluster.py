@@ -117,7 +117,7 @@ def test_processes_that_are_not_told_where_the_first_is_are_refused(environ, lau
 
 @pytest.mark.parametrize(
     "numbers",
-    [{}, {"JAX_PROCESS_ID": "0"}, {"JAX_NUM_PROCESSES": "2"}, JAX | {"JAX_PROCESS_ID": "first"}],
+    [{}, {"JAX_PROCESS_ID": "0"}, {"JAX_NUM_PROCESSES": "2"}],
 )
 def test_an_address_without_both_numbers_is_refused(numbers):
     with pytest.raises(InputError, match=r"'node1:1234', but JAX_PROCESS_ID and JAX_NUM_PROCESSES"):
@@ -177,11 +177,25 @@ def test_processes_that_know_each_other_are_not_remarked_on(environ):
         (JAX, (3, 8)),
         (KUBERNETES, (1, 2)),
         ({"JAX_PROCESS_ID": "3"}, (0, 1)),
-        (JAX | {"JAX_PROCESS_ID": "-1"}, (0, 1)),
     ],
 )
 def test_work_is_shared_without_an_address(environ, expected):
     assert cluster.share(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "count", "message"),
+    [
+        ("8", "8", "JAX_PROCESS_ID = 8 must be below JAX_NUM_PROCESSES = 8"),
+        ("0", "0", "JAX_PROCESS_ID = 0 must be below JAX_NUM_PROCESSES = 0"),
+        ("-1", "8", "JAX_PROCESS_ID = '-1' and JAX_NUM_PROCESSES = '8' must be numbers"),
+    ],
+)
+def test_a_process_that_its_job_does_not_have_is_refused(number, count, message):
+    environ = JAX | {"JAX_PROCESS_ID": number, "JAX_NUM_PROCESSES": count}
+    for ask in (cluster.share, cluster.detect):
+        with pytest.raises(InputError, match=message):
+            ask(environ)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -210,7 +211,10 @@ def _group(
 
 
 def _image_folders(root: Path) -> Iterator[_Folder]:
-    for path, folders, files in os.walk(root, followlinks=True):
+    def unreadable(error: OSError) -> NoReturn:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for path, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
         # A link to a folder above would be followed for ever.
         here = Path(path).resolve()
         folders[:] = sorted(
