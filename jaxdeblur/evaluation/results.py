@@ -184,7 +184,9 @@ def write(
     # JSON has no infinity, which the PSNR of unchanged images is.
     strict = json.loads(json.dumps(summary), parse_constant=lambda _: None)
     (folder / "results.json").write_text(json.dumps(strict, indent=2, allow_nan=False) + "\n")
-    with (folder / "per_image.csv").open("w", newline="") as file:
+    path = folder / "per_image.csv"
+    # Names of files need not be text.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         columns = [name for name in result.rows if name != "index"]
         writer.writerow(["image", *columns])

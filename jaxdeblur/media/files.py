@@ -120,6 +120,8 @@ def _target(source: Path, relative: Path, output: str | None, frames: bool) -> P
     suffix, is_video = source.suffix, source.suffix.lower() in video.SUFFIXES
     if is_video:
         suffix = "" if frames else _container(suffix)
+    elif suffix.lower() == ".gif":
+        suffix = ".png"  # which holds more colours
     if output is not None:
         return (Path(output) / relative).with_suffix(suffix)
     return source.with_name(f"{source.stem}{_MARK}{suffix}")

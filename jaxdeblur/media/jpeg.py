@@ -11,6 +11,8 @@ from PIL import Image, JpegImagePlugin
 
 from jaxdeblur.errors import InputError
 
+START = b"\xff\xd8\xff"  # of every file
+
 _COMMENT, _SCAN, _END = 0xFE, 0xDA, 0xD9
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 
@@ -25,19 +27,35 @@ def settings(image: Image.Image, data: bytes) -> dict[str, Any]:
     Returns:
       `segments`, the bytes of the metadata, and keyword arguments of Pillow's encoder.
 
+    """
+    kept = [
+        data[start:end]
+        for marker, start, end in _segments(data)
+        if _is_metadata(marker) and not _is_stale(marker, data[start + 4 : start + 10])
+    ]
+    return {"segments": b"".join(kept), **_encoding(image)}
+
+
+def completed(data: bytes) -> bytes:
+    """Returns a file with its end marker, which some cameras and tools leave out.
+
     Raises:
       InputError: the file ends before its picture does; without the file's name.
     """
-    kept, scan = [], len(data)
-    for marker, start, end in _segments(data):
-        if marker == _SCAN:
-            scan = start
-        elif _is_metadata(marker) and not _is_stale(marker, data[start + 4 : start + 10]):
-            kept.append(data[start:end])
-    # libjpeg fills what is missing with grey when zeros follow, as an interrupted download leaves.
-    if data.find(bytes((0xFF, _END)), scan) < 0:
-        raise InputError("is truncated: the end of the picture is missing; get the whole file")
-    return {"segments": b"".join(kept), **_encoding(image)}
+    scan = next((start for marker, start, _ in _segments(data) if marker == _SCAN), len(data))
+    end = bytes((0xFF, _END))
+    if data.find(end, scan) >= 0:
+        return data
+    # libjpeg makes pixels of whatever follows, and grey ones of nothing. So what follows must not
+    # matter. Zeros, as an interrupted download leaves, are nothing.
+    whole = data.rstrip(b"\0")
+    with (
+        Image.open(io.BytesIO(whole + end), formats=["JPEG"]) as image,
+        Image.open(io.BytesIO(whole + b"\x55" * 64 + end), formats=["JPEG"]) as other,
+    ):
+        if scan < len(whole) and image.tobytes() == other.tobytes():
+            return whole + end
+    raise InputError("is truncated: the end of the picture is missing; get the whole file")
 
 
 def with_segments(encoded: bytes, segments: bytes) -> bytes:

@@ -2,6 +2,9 @@
 
 What the output of the same format does not have of the input:
 
+* Palettes become RGB, pixels of 1 bit grey, CMYK sRGB by its profile. TIFF files of these kinds are
+  refused.
+* GIF becomes PNG.
 * JPEG: further pictures in the file (previews, gain maps, depth maps), and the progressive order.
 * PNG: a transparent colour (it becomes an alpha channel), grey of 2 and 4 bits (becomes 8), the
   chunks sBIT, bKGD, tIME and private ones.
@@ -64,6 +67,14 @@ class Photo:
     orientation: int
     name: str = "photo"
 
+    @property
+    def opaque(self) -> bool:
+        """Whether nothing is transparent: then a format without alpha holds the photograph."""
+        if self.alpha is None:
+            return True
+        kind = self.alpha.dtype
+        return bool((self.alpha == (np.iinfo(kind).max if kind.kind == "u" else 1)).all())
+
     def upright(self, rgb: np.ndarray) -> np.ndarray:
         """Turns `[H, W, C]` pixels as a viewer does; returns a view `[H, W, C]` or `[W, H, C]`."""
         if self.orientation in (5, 6, 7, 8):
@@ -84,8 +95,7 @@ def read(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> 
 
     Raises:
       InputError: the file cannot be read, is damaged, or is of a kind that cannot be written again
-        as it was: animations, CMYK, LAB, palettes, 1 bit, floats outside [0, 1]. The message is one
-        line with the name.
+        as it was: animations, LAB, floats outside [0, 1]. The message is one line with the name.
     """
     if name is None:
         name = "standard input" if isinstance(source, bytes) else os.fspath(source)
@@ -123,7 +133,8 @@ def encode(photo: Photo, rgb: np.ndarray, suffix: str | None = None) -> bytes:
             f"rgb is {rgb.dtype} {rgb.shape}, not {photo.rgb.dtype} {photo.rgb.shape} as photo.rgb"
         )
     target = output_format(photo, suffix)
-    array = _of_depth(_channels(photo, rgb), _DEEPEST.get(target, np.dtype(np.uint8)))
+    array = _channels(photo, rgb, alpha=target not in pillow.WITHOUT_ALPHA)
+    array = _of_depth(array, _DEEPEST.get(target, np.dtype(np.uint8)))
     if target == "BMP":
         array = photo.upright(array)
     same_format = target == photo.format
@@ -227,26 +238,26 @@ def _decode(data: bytes, name: str) -> Photo:
 def output_format(photo: Photo, suffix: str | None) -> str:
     """The format, as Pillow names it, that `encode` would write; raises what it would raise."""
     if suffix is None:
-        return photo.format
+        return pillow.READ_ALONE.get(photo.format, photo.format)
     target = pillow.FORMATS.get(suffix.lower())
     if target is None:
         raise _error(suffix, f"files cannot be written; choose from {', '.join(SUFFIXES)}")
-    if photo.alpha is not None and target in pillow.WITHOUT_ALPHA:
+    if target in pillow.WITHOUT_ALPHA and not photo.opaque:
         raise _error(photo.name, f"has transparency, which {suffix} cannot hold; choose .png")
     if target != photo.format and photo.metadata.same_format.get("extra") == 1:
         raise _error(photo.name, "has premultiplied alpha, which only TIFF holds; choose .tif")
     return target
 
 
-def _channels(photo: Photo, rgb: np.ndarray) -> np.ndarray:
-    """`[H, W, C]` pixels as the file has them."""
-    if not photo.grey and photo.alpha is None:
-        return rgb
+def _channels(photo: Photo, rgb: np.ndarray, *, alpha: bool) -> np.ndarray:
+    """`[H, W, C]` pixels as the file has them; `alpha` tells whether its opacity is written."""
     if photo.grey and rgb.dtype.kind == "u":  # rounded: a third is never a half
         rgb = ((rgb.sum(axis=-1, keepdims=True, dtype=np.uint32) + 1) // 3).astype(rgb.dtype)
     elif photo.grey:
         rgb = rgb.mean(axis=-1, keepdims=True, dtype=np.float64).astype(rgb.dtype)
-    return rgb if photo.alpha is None else np.concatenate([rgb, photo.alpha[..., None]], axis=-1)
+    if photo.alpha is None or not alpha:
+        return rgb
+    return np.concatenate([rgb, photo.alpha[..., None]], axis=-1)
 
 
 def _of_depth(array: np.ndarray, deepest: np.dtype) -> np.ndarray:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import io
+import logging
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.media import jpeg
 from jaxdeblur.media.metadata import Metadata, check_frames, exif_of, valid_dpi
 
 # Every format that can be read and written, by the ends of file names.
-FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
-FORMATS |= {".webp": "WEBP", ".bmp": "BMP"}
+FORMATS = dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "JPEG")
+FORMATS |= {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP"}
 if features.check("avif"):
     FORMATS[".avif"] = "AVIF"
 if importlib.util.find_spec("pillow_heif"):
-    FORMATS |= {".heic": "HEIF", ".heif": "HEIF"}
+    FORMATS |= {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
 
 WITHOUT_ALPHA = ("JPEG", "BMP")
+
+READ_ALONE = {"GIF": "PNG"}  # and written as
+
+# Of the modes that hold no restored picture, what is told of the nearest one that does.
+_NEAREST = {
+    "1": "has 1 bit a pixel; its result is grey of 8 bits",
+    "P": "has a palette; its result is RGB",
+    "CMYK": "is CMYK; its result is sRGB",
+}
+
+_log = logging.getLogger(__name__)
 
 # What Pillow's encoders are told unless the input has something of its own.
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -31,12 +44,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
     "HEIF": {"quality": 90},
     "BMP": {},
-}
-
-_REFUSED_MODES = {
-    "1": "has 1 bit a pixel; convert it to grey of 8 bits",
-    "P": "has a palette; convert it to RGB",
-    "CMYK": "is CMYK; convert it to RGB",
 }
 
 _BAND_ROWS = 256  # copied at a time out of Pillow's memory
@@ -56,6 +63,8 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata, str]:
       InputError: a file of a kind that is not supported; without the file's name.
       Exception: others, for a damaged file.
     """
+    if data.startswith(jpeg.START):
+        data = jpeg.completed(data)
     try:
         image = Image.open(io.BytesIO(data), formats=_readable(data))
     except UnidentifiedImageError:
@@ -69,15 +78,19 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata, str]:
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         if kind != "JPEG":
             check_frames(getattr(image, "n_frames", 1))
-        if kind == "GIF":
-            raise InputError("is a GIF, which has a palette; convert it to RGB")
+        image.load()
+        metadata = _metadata(image, kind, data)
+        if image.mode in _NEAREST:
+            _log.info(_NEAREST[image.mode])
+        if image.mode == "CMYK":
+            image, metadata = _of_inks(image, metadata)
+        elif image.mode in _NEAREST:
+            image = _without_palette(image)
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
-            unknown = f"has pixels of the kind {image.mode}; convert it to RGB"
-            raise InputError(_REFUSED_MODES.get(image.mode, unknown))
+            raise InputError(f"has pixels of the kind {image.mode}; convert it to RGB")
         if kind in WITHOUT_ALPHA and image.mode in ("LA", "RGBA"):
             raise InputError(f"is a {kind} file with transparency; convert it to PNG")
-        image.load()
-        return _pixels(image), _metadata(image, kind, data), kind
+        return _pixels(image), metadata, kind
 
 
 def encode(array: np.ndarray, target: str, metadata: Metadata, same_format: bool) -> bytes:
@@ -108,6 +121,29 @@ def encode(array: np.ndarray, target: str, metadata: Metadata, same_format: bool
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, target, **options)
     encoded = buffer.getvalue()
     return encoded if segments is None else jpeg.with_segments(encoded, segments)
+
+
+def _without_palette(image: Image.Image) -> Image.Image:
+    """A picture with a palette, or of 1 bit, in the least that holds it restored."""
+    if image.mode == "1":
+        return image.convert("L")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _of_inks(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Metadata]:
+    """A picture in CMYK as sRGB; by its profile, if it has one."""
+    profile = metadata.icc
+    # Profile and encoding are those of four channels.
+    metadata = dataclasses.replace(metadata, icc=b"", same_format={})
+    if not profile:
+        return image.convert("RGB"), metadata
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        turned = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # damaged, or of other channels
+        turned = None
+    return turned or image.convert("RGB"), metadata
 
 
 def _readable(data: bytes) -> list[str]:

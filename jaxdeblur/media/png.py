@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from PIL import Image, PngImagePlugin
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.media.metadata import Metadata, check_frames, check_size, exif_of, valid_dpi
+
+_log = logging.getLogger(__name__)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -30,7 +33,8 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata]:
 
     Returns:
       uint8 or uint16 pixels `[H, W, C]`, of 1 to 4 channels: grey, grey and alpha, RGB, RGBA. Grey
-      of 2 and 4 bits is spread to 8; a transparent colour becomes an alpha channel.
+      of 1, 2 and 4 bits is spread to 8; a palette becomes its colours, a transparent colour an
+      alpha channel.
 
     Raises:
       InputError: a file of a kind that is not supported; without the file's name.
@@ -43,9 +47,9 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata]:
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     check_size(width, height)
     if colour == 3:
-        raise InputError("has a palette; convert it to RGB")
-    if depth == 1:
-        raise InputError("has 1 bit a pixel; convert it to grey of 8 bits")
+        _log.info("has a palette; its result is RGB")
+    elif depth == 1:
+        _log.info("has 1 bit a pixel; its result is grey of 8 bits")
     kept = _kept_chunks(data)
     array = imagecodecs.png_decode(data)
     return array.reshape(height, width, -1), _metadata(kept)

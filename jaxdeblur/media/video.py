@@ -18,7 +18,7 @@ from jaxdeblur.runtime.atomic import replacing
 
 SUFFIXES: tuple[str, ...] = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"),
-    *(".3gp", ".mts", ".m2ts"),
+    *(".3gp", ".3g2", ".mts", ".m2ts", ".m2t", ".m2v", ".vob", ".asf", ".mxf", ".ogv", ".f4v"),
 )
 """Ends of the names of files that are taken for videos, in lower case."""
 
