@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import glob
 import logging
 import signal
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from jaxdeblur.cli import comparison
 from jaxdeblur.errors import InputError
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ class _Restorer:
         self._progress: ProgressLine | None = None
         self._done = 0  # photographs, and frames of videos
         self._current = ""
+        self._comparisons: list[tuple[float, ...]] = []  # see `comparison.measure`
         self._unheard = False  # whether standard output failed
 
     def report(self, line: str) -> None:
@@ -215,6 +216,8 @@ class _Restorer:
                 self._done += size
                 self._progress.update(self._done)
         self._progress = None
+        if len(self._comparisons) > 1:
+            self.report(comparison.mean_in_words(self._comparisons))
         return failed + self._unheard
 
     def stream(self) -> None:
@@ -273,9 +276,10 @@ class _Restorer:
         pictures = [blurred.upright(blurred.rgb), blurred.upright(restored)]
         if sharp is not None:
             pictures.append(sharp)
-            self.report(f"{job.source}: {_comparison(*pictures)}")
+            self._comparisons.append(comparison.measure(*pictures))
+            self.report(f"{job.source}: {comparison.in_words(self._comparisons[-1])}")
         if self._arguments.side_by_side:
-            data = _side_by_side(pictures)
+            data = comparison.side_by_side(pictures)
             photo.write(job.comparison, data, overwrite=self._arguments.overwrite)
 
     def _tell_if_hardly_changed(self, job: Job, blurred: np.ndarray, restored: np.ndarray) -> None:
@@ -316,9 +320,7 @@ class _Restorer:
 
         path = Path(self._arguments.compare).expanduser()
         if path.is_dir():
-            path = path / job.relative
-            others = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
-            path = path if path.exists() or not others else others[0]
+            path = comparison.partner(path / job.relative)
         original = photo.read(path)
         sharp = original.upright(original.rgb)
         size = blurred.upright(blurred.rgb).shape
@@ -368,36 +370,3 @@ def _naming(source: Path, error: InputError) -> str:
     """The error as one line that names the file."""
     line = " ".join(str(error).split())
     return line if str(source) in line else f"{source}: {line}"
-
-
-def _comparison(blurred: np.ndarray, restored: np.ndarray, sharp: np.ndarray) -> str:
-    """PSNR and SSIM of both, as `eval.py` measures them."""
-    import jax.numpy as jnp
-
-    from jaxdeblur import metrics
-    from jaxdeblur.pixels import to_float
-
-    before, after, original = (jnp.asarray(to_float(x)) for x in (blurred, restored, sharp))
-    line = f"PSNR {metrics.psnr(before, original):.2f} -> {metrics.psnr(after, original):.2f} dB"
-    if min(original.shape[:2]) < 11:  # SSIM's window
-        return line
-    values = metrics.ssim(before, original), metrics.ssim(after, original)
-    return f"{line}, SSIM {values[0]:.4f} -> {values[1]:.4f}"
-
-
-def _side_by_side(pictures: list[np.ndarray]) -> bytes:
-    """Blurred, restored and sharp in one PNG, with a white line between."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    from jaxdeblur.pixels import from_float, to_float
-
-    gap = np.full((pictures[0].shape[0], 8, 3), 255, np.uint8)
-    parts = [
-        part for picture in pictures for part in (gap, from_float(to_float(picture), np.uint8))
-    ]
-    file = io.BytesIO()
-    Image.fromarray(np.concatenate(parts[1:], axis=1)).save(file, "PNG")
-    return file.getvalue()

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,20 @@ def test_a_folder_keeps_its_structure(tmp_path, deblur):
         np.testing.assert_array_equal(restored, picture(20 + i, 30, seed=i) + PLUS)
 
 
+def test_what_holds_no_restored_picture_is_told_once(tmp_path, deblur):
+    for name, mode in (("a.png", "P"), ("b.png", "P"), ("c.gif", "P"), ("d.jpg", "CMYK")):
+        Image.fromarray(picture()).convert(mode).save(tmp_path / name)
+    status, out, err = deblur(tmp_path, tmp_path / "c.gif")  # in folders none is looked for
+    assert status == 0
+    assert [os.path.basename(line) for line in out.splitlines()] == [
+        *("a.deblurred.png", "b.deblurred.png", "d.deblurred.jpg", "c.deblurred.png"),
+    ]
+    assert err.splitlines() == [
+        f"{tmp_path}/a.png: has a palette; its result is RGB",
+        f"{tmp_path}/d.jpg: is CMYK; its result is sRGB",
+    ]
+
+
 def test_running_again_goes_on(tmp_path, deblur):
     for name in ("a", "b"):
         save(tmp_path / f"{name}.png")
@@ -111,9 +126,7 @@ def test_bad_files_are_told_and_the_others_restored(tmp_path, deblur):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("no picture")
-    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "print.jpg")
-    Image.fromarray(picture()).convert("1").save(tmp_path / "fax.png")
-    Image.fromarray(picture()).convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(picture()).convert("LAB").save(tmp_path / "lab.tif")
     (tmp_path / "film.mp4").write_bytes(b"\0" * 100)
     empty = tmp_path / "nothing"
     empty.mkdir()
@@ -121,7 +134,7 @@ def test_bad_files_are_told_and_the_others_restored(tmp_path, deblur):
     assert status == 1
     assert out == f"{tmp_path / 'good.deblurred.png'}\n"
     lines = err.splitlines()
-    bad = ["cut.jpg", "empty.png", "fax.png", "film.mp4", "palette.png", "print.jpg", "text.jpg"]
+    bad = ["cut.jpg", "empty.png", "film.mp4", "lab.tif", "text.jpg"]
     for name, line in zip([*bad, "missing.jpg", "nothing"], lines, strict=True):
         assert line.startswith("error: ")
         assert name in line
@@ -484,3 +497,32 @@ def test_what_cannot_be_listed_is_told_and_the_rest_is_done(tmp_path, deblur):
     assert status == 1
     assert out == f"{tmp_path / 'a.deblurred.png'}\n"
     assert err.startswith(f"error: {tmp_path / 'b.png'}: cannot be read")
+
+
+def test_a_folder_is_compared_with_partners_of_the_same_name_alone(tmp_path, deblur):
+    darker = np.clip(picture().astype(int) - PLUS, 0, 255).astype(np.uint8)
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        save(tmp_path / "in" / name, darker)
+    worse = np.clip(picture().astype(int) + 7, 0, 255).astype(np.uint8)
+    save(tmp_path / "sharp" / "a.png")
+    save(tmp_path / "sharp" / "b.bmp", worse)
+    save(tmp_path / "sharp" / "c.old.png")  # of another photograph
+    (tmp_path / "sharp" / "c.txt").touch()
+    for suffix in ("bmp", "tif"):
+        save(tmp_path / "sharp" / f"d.{suffix}")
+    status, out, err = deblur(tmp_path / "in", "--compare", tmp_path / "sharp")
+    assert status == 1
+    assert [os.path.basename(line) for line in out.splitlines()] == [
+        "a.deblurred.png",
+        "b.deblurred.png",
+    ]
+    first, second, third, fourth, mean = err.splitlines()
+    assert third == f"error: {tmp_path}/in/c.png: has no sharp partner {tmp_path}/sharp/c.png"
+    partners = f"has several sharp partners in {tmp_path}/sharp: d.bmp and d.tif"
+    assert fourth == f"error: {tmp_path}/in/d.png: {partners}"
+    values = [
+        [float(x) for x in re.findall(r"(\d+\.\d+)(?= ->| dB|, SSIM|$)", line)]
+        for line in (first, second, mean)
+    ]
+    assert mean.startswith("mean of 2: PSNR ")
+    np.testing.assert_allclose(values[2], np.mean(values[:2], axis=0), atol=0.01)
