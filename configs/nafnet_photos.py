@@ -39,12 +39,13 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 8
     config.num_steps = 60_000
+    config.checkpoint_every_steps = 250
     config.loss = "psnr"
     config.learning_rate = 6e-4
     config.warmup_steps = 500
     config.weight_decay = 1e-4
     config.adam_b2 = 0.99
     config.grad_clip = "global"
-    config.grad_clip_norm = 20.0
+    config.grad_clip_norm = 100.0
     config.ema_decay = 0.999
     return config

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from jaxdeblur.cli import comparison
 from jaxdeblur.errors import InputError
+from jaxdeblur.runtime import atomic
+from jaxdeblur.runtime.atomic import ExistsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +73,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--side-by-side",
         action="store_true",
-        help="also write photo.comparison.png: blurred, restored (and sharp)",
+        help="also write photo.jpg.comparison.png: blurred, restored (and sharp)",
     )
     parser.add_argument(
         "--quality", type=int, default=18, help="of H.264, 0 (best) to 51 (default: %(default)s)"
@@ -175,6 +177,7 @@ class _Restorer:
         self._done = 0  # photographs, and frames of videos
         self._current = ""
         self._comparisons: list[tuple[float, ...]] = []  # see `comparison.measure`
+        self._tidied: set[Path] = set()
         self._unheard = False  # whether standard output failed
 
     def report(self, line: str) -> None:
@@ -210,6 +213,8 @@ class _Restorer:
                 try:
                     with _memory_told():
                         self._one(job)
+                except ExistsError:  # another process was quicker
+                    self._tell_exists(job)
                 except InputError as error:
                     failed += 1
                     self.report(f"error: {_naming(job.source, error)}")
@@ -242,13 +247,25 @@ class _Restorer:
             raise InputError(f"standard output cannot be written ({error})") from error
 
     def _one(self, job: Job) -> None:
-        if job.target.exists() and not self._arguments.overwrite and not _is_folder(job):
-            self.report(f"{job.target}: exists, left as it is (--overwrite replaces it)")
-            return
         if self._arguments.output is not None:
             _make_folder(job.target.parent)
+        self._tidy(job.target.parent)
+        if job.target.exists() and not self._arguments.overwrite and not _is_folder(job):
+            if self._arguments.side_by_side and not job.is_video and not job.comparison.exists():
+                self._put_side_by_side(job)
+            self._tell_exists(job)
+            return
         (self._video if job.is_video else self._photo)(job)
         self._tell_done(job.target)
+
+    def _tidy(self, folder: Path) -> None:
+        """Removes, once for a folder, what a killed run left in it."""
+        if folder not in self._tidied:
+            self._tidied.add(folder)
+            atomic.remove_leftovers(folder)
+
+    def _tell_exists(self, job: Job) -> None:
+        self.report(f"{job.target}: exists, left as it is (--overwrite replaces it)")
 
     def _tell_done(self, target: Path) -> None:
         if sys.stdout is None or self._unheard:
@@ -270,7 +287,8 @@ class _Restorer:
         sharp = self._sharp(job, blurred) if self._arguments.compare else None
         restored = self._deblurrer(blurred.rgb, **self._options)
         data = photo.encode(blurred, restored, job.target.suffix)
-        photo.write(job.target, data, overwrite=self._arguments.overwrite)
+        overwrite = self._arguments.overwrite
+        photo.write(job.target, data, overwrite=overwrite, like=job.source)
         if self._arguments.strength == 1:
             self._tell_if_hardly_changed(job, blurred.rgb, restored)
         pictures = [blurred.upright(blurred.rgb), blurred.upright(restored)]
@@ -280,7 +298,18 @@ class _Restorer:
             self.report(f"{job.source}: {comparison.in_words(self._comparisons[-1])}")
         if self._arguments.side_by_side:
             data = comparison.side_by_side(pictures)
-            photo.write(job.comparison, data, overwrite=self._arguments.overwrite)
+            photo.write(job.comparison, data, overwrite=overwrite, like=job.source)
+
+    def _put_side_by_side(self, job: Job) -> None:
+        """Writes the comparison of a result that is there, as of a run that ended in between."""
+        from jaxdeblur.media import photo
+
+        blurred, restored = (photo.read(path) for path in (job.source, job.target))
+        pictures = [picture.upright(picture.rgb) for picture in (blurred, restored)]
+        if self._arguments.compare:
+            pictures.append(self._sharp(job, blurred))
+        data = comparison.side_by_side(pictures)
+        photo.write(job.comparison, data, like=job.source)
 
     def _tell_if_hardly_changed(self, job: Job, blurred: np.ndarray, restored: np.ndarray) -> None:
         from jaxdeblur.restoring.scales import mean_square_change

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxdeblur.errors import InputError
@@ -35,9 +35,9 @@ class Job:
 
     @property
     def comparison(self) -> Path:
-        """Where the picture blurred | restored goes."""
+        """Where the picture blurred | restored goes: a name of its own for each result's."""
         stem = self.target.stem.removesuffix(_MARK)
-        return self.target.with_name(stem + _COMPARISON)
+        return self.target.with_name(f"{stem}{self.target.suffix}{_COMPARISON}")
 
 
 def find(
@@ -58,20 +58,36 @@ def find(
     jobs: list[Job] = []
     problems: list[InputError] = []
     as_file = output is not None and _names_a_file(inputs, output, frames)
-    targets: dict[Path, Path] = {}
     for name in inputs:
         path = Path(name).expanduser()
+        if _is_result(path) and len(inputs) > 1:  # as `*.png` names all, the second time
+            continue
         for source, relative in _sources(path, output, problems):
             target = Path(output or "") if as_file else _target(source, relative, output, frames)
-            job = Job(source, target.expanduser(), relative)
-            try:
-                _check(job, targets.get(job.target))
-            except InputError as error:
-                problems.append(error)
-                continue
-            targets[job.target] = source
-            jobs.append(job)
-    return jobs, problems
+            jobs.append(Job(source, target.expanduser(), relative))
+    originals = {identity: job.source for job in jobs if (identity := _identity(job.source))}
+    targets: dict[Path, Path] = {}
+    possible = []
+    for job in jobs:
+        if targets.get(job.target) == job.source:  # given twice
+            continue
+        try:
+            _check(job, targets.get(job.target), originals)
+        except InputError as error:
+            problems.append(error)
+            continue
+        targets[job.target] = job.source
+        possible.append(job)
+    return possible, problems
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is the same of all names of a file, links and hard links; None of no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _sources(path: Path, output: str | None, problems: list[InputError]) -> list[tuple[Path, Path]]:
@@ -80,8 +96,8 @@ def _sources(path: Path, output: str | None, problems: list[InputError]) -> list
         return [(path, Path(path.name))]  # what is missing or unreadable says so when it is read
     known = photo.SUFFIXES + video.SUFFIXES
     away = None if output is None else Path(output).expanduser().resolve()
-    if away == path.resolve():
-        away = None
+    if away and path.resolve() not in away.parents:
+        away = None  # the results lie outside
     before = len(problems)
 
     def unreadable(error: OSError) -> None:
@@ -91,13 +107,17 @@ def _sources(path: Path, output: str | None, problems: list[InputError]) -> list
         (file, file.relative_to(path))
         for file in files_below(path, unreadable)
         if file.suffix.lower() in known
-        and not file.stem.endswith(_MARK)
-        and not file.name.endswith(_COMPARISON)
+        and not any(_is_result(Path(part)) for part in file.relative_to(path).parts)
         and not (away and away in file.resolve().parents)
     ]
     if not found and len(problems) == before:
         problems.append(InputError(f"{path}: holds no photographs or videos ({', '.join(known)})"))
     return found
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a name is one that results have: of a file, or of a folder of frames."""
+    return path.stem.endswith(_MARK) or path.name.endswith((_MARK, _COMPARISON))
 
 
 def _is_dir(path: Path) -> bool:
@@ -132,16 +152,21 @@ def _container(suffix: str) -> str:
     return suffix if suffix.lower() in video.CONTAINERS else ".mkv"
 
 
-def _check(job: Job, other: Path | None) -> None:
-    """Raises InputError if the result would be another's, or the input, or has no possible name."""
+def _check(job: Job, other: Path | None, originals: Mapping[tuple[int, int], Path]) -> None:
+    """Raises InputError if the result would be another's, or an input, or has no possible name."""
     if other is not None:
         raise InputError(f"{job.source}: its result {job.target} is that of {other} too")
     try:
-        same = job.target.samefile(job.source)
-    except FileNotFoundError:  # as a rule; what is missing of the input its reader says
-        same = False
+        status = job.target.stat()
+    except FileNotFoundError:  # as a rule
+        return
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{job.source}: {job.target} cannot be written ({reason})") from error
-    if same:
+    original = originals.get((status.st_dev, status.st_ino))
+    if original == job.source:
         raise InputError(f"{job.source}: the output would be the input; give another -o")
+    if original is not None:
+        raise InputError(
+            f"{job.source}: its result {job.target} would replace {original}; give another -o"
+        )

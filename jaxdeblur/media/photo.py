@@ -152,19 +152,26 @@ def encode(photo: Photo, rgb: np.ndarray, suffix: str | None = None) -> bytes:
         raise _error(photo.name, f"cannot be written as {target} ({_reason(error)})") from error
 
 
-def write(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = False) -> None:
+def write(
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    overwrite: bool = False,
+    like: str | os.PathLike[str] | None = None,
+) -> None:
     """Writes a file, whole or not at all.
 
     Args:
       path: of the file; its folder must exist.
       data: its bytes.
       overwrite: whether to replace a file that exists.
+      like: a file whose permissions it is to have.
 
     Raises:
       InputError: the file exists or cannot be written. What was there stays as it was.
     """
-    with replacing(path, overwrite=overwrite) as partial, open(partial, "xb") as file:
-        file.write(data)
+    with replacing(path, overwrite=overwrite, like=like) as partial:
+        partial.write_bytes(data)
 
 
 def _error(name: str, reason: object) -> InputError:

@@ -108,7 +108,7 @@ def transcode(
     count = 0
     with (
         opened(source) as clip,
-        replacing(target, overwrite=overwrite) as partial,
+        replacing(target, overwrite=overwrite, like=source) as partial,
         contextlib.closing(Writer(clip, target, partial, quality)) as writer,
         contextlib.closing(_restored(clip, restore, writer.copied)) as frames,
     ):
@@ -154,7 +154,7 @@ def write_frames(
                 continue
             with blamed(f"{path}: cannot be written"):
                 folder.mkdir(exist_ok=True)
-                with replacing(path, overwrite=True) as partial:
+                with replacing(path, overwrite=True, like=source) as partial:
                     Image.fromarray(image).save(partial)
     return count
 

@@ -16,6 +16,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from jaxdeblur import cli, create_model, weights
+from jaxdeblur.media import photo
 from jaxdeblur.runtime import startup
 
 PLUS = 10
@@ -300,7 +301,7 @@ def test_it_compares_with_the_sharp_photograph(tmp_path, deblur, reference_ssim)
         status, _, err = deblur(source, "--compare", original, "--overwrite", "--side-by-side")
         assert status == 0
         assert expected in err
-    sheet = load(tmp_path / "in" / "x.comparison.png")
+    sheet = load(tmp_path / "in" / "x.png.comparison.png")
     columns = np.split(sheet, [50, 58, 108, 116], axis=1)[::2]
     for column, image in zip(columns, (blurred, restored, sharp), strict=True):
         np.testing.assert_array_equal(column, image)
@@ -526,3 +527,45 @@ def test_a_folder_is_compared_with_partners_of_the_same_name_alone(tmp_path, deb
     ]
     assert mean.startswith("mean of 2: PSNR ")
     np.testing.assert_allclose(values[2], np.mean(values[:2], axis=0), atol=0.01)
+
+
+def test_a_result_may_be_read_by_whoever_may_read_its_source(tmp_path, deblur):
+    source = save(tmp_path / "in" / "a.png")
+    source.chmod(0o600)
+    status, _, _ = deblur(source, "-o", tmp_path / "out", "--side-by-side")
+    assert status == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"a.png": 0o600, "a.png.comparison.png": 0o600}
+
+
+def test_a_comparison_is_made_of_a_result_that_has_none(tmp_path, deblur):
+    source = save(tmp_path / "a.png")
+    assert deblur(source)[0] == 0
+    status, out, err = deblur(source, "--side-by-side")
+    assert (status, out) == (0, "")
+    assert "a.deblurred.png: exists, left as it is" in err
+    sheet = load(tmp_path / "a.png.comparison.png")
+    np.testing.assert_array_equal(sheet[:, :50], picture())
+    np.testing.assert_array_equal(sheet[:, 58:], picture() + PLUS)
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path, deblur):
+    source = save(tmp_path / "a.png")
+    (tmp_path / ".jaxdeblur-0123456789abcdef.part.png").write_bytes(b"half")
+    assert deblur(source)[0] == 0
+    assert not leftovers(tmp_path)
+
+
+def test_a_result_that_another_process_made_meanwhile_is_no_failure(tmp_path, deblur, monkeypatch):
+    source, target = save(tmp_path / "a.png"), tmp_path / "a.deblurred.png"
+    encode = photo.encode
+
+    def encode_slowly(*arguments):
+        save(target, picture(seed=3))
+        return encode(*arguments)
+
+    monkeypatch.setattr(photo, "encode", encode_slowly)
+    status, out, err = deblur(source)
+    assert (status, out) == (0, "")
+    assert err == f"{target}: exists, left as it is (--overwrite replaces it)\n"
+    np.testing.assert_array_equal(load(target), picture(seed=3))

@@ -164,3 +164,43 @@ def test_a_link_that_leads_nowhere_or_round_is_told(tmp_path):
         str(tmp_path / "loop.png"),
         str(tmp_path / "nowhere.png"),
     ]
+
+
+def test_an_output_above_the_input_is_no_reason_to_leave_files_out(tmp_path):
+    touch(tmp_path / "in" / "a.png", tmp_path / "in" / "b" / "c.png")
+    found, problems = targets([tmp_path / "in"], tmp_path)
+    assert found == [str(tmp_path / "a.png"), str(tmp_path / "b" / "c.png")]
+    assert problems == []
+
+
+def test_own_results_are_no_inputs_however_they_are_named(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "a.deblurred.png", tmp_path / "a.png.comparison.png")
+    touch(tmp_path / "clip.mp4", tmp_path / "clip.deblurred" / "00000000.png")
+    expected = [str(tmp_path / name) for name in ("a.deblurred.png", "clip.deblurred.mp4")]
+    assert targets([tmp_path]) == (expected, [])
+    everything = sorted(path for path in tmp_path.iterdir())
+    assert targets(everything) == (expected, [])
+    again = targets([tmp_path / "a.deblurred.png"])[0]  # meant so
+    assert again == [str(tmp_path / "a.deblurred.deblurred.png")]
+
+
+def test_a_file_given_twice_is_restored_once(tmp_path):
+    touch(tmp_path / "a.png")
+    assert targets([tmp_path / "a.png", tmp_path]) == ([str(tmp_path / "a.deblurred.png")], [])
+
+
+@pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to"])
+def test_an_original_is_no_target(tmp_path, kind):
+    touch(tmp_path / "in" / "a.png", tmp_path / "in" / "b.png", tmp_path / "out" / "c.png")
+    getattr(tmp_path / "out" / "a.png", kind)(tmp_path / "in" / "b.png")
+    found, problems = targets([tmp_path / "in"], tmp_path / "out")
+    assert found == [str(tmp_path / "out" / "b.png")]
+    source, target, other = (tmp_path / x for x in ("in/a.png", "out/a.png", "in/b.png"))
+    assert problems == [f"{source}: its result {target} would replace {other}; give another -o"]
+
+
+def test_each_result_has_a_comparison_of_its_own(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "a.jpg")
+    jobs, _ = files.find([str(tmp_path)], None)
+    names = [job.comparison.name for job in jobs]
+    assert names == ["a.jpg.comparison.png", "a.png.comparison.png"]
