@@ -61,17 +61,15 @@ def in_words(compared: Sequence[float]) -> str:
     return f"{line}, SSIM {similarity[0]:.4f} -> {similarity[1]:.4f}"
 
 
-def mean_in_words(comparisons: list[tuple[float, ...]]) -> str:
-    """The mean of all; equal pictures, of infinite PSNR, are left out, as `eval.py` does."""
-    finite = [compared for compared in comparisons if all(map(math.isfinite, compared[:2]))]
-    equal = len(comparisons) - len(finite)
-    left_out = f" ({equal} equal to the sharp one left out)" if equal else ""
-    if not finite:
-        return f"mean of {len(comparisons)}: all are equal to the sharp ones"
-    measured = [compared for compared in finite if not math.isnan(compared[2])] or finite
-    means = [sum(column) / len(finite) for column in list(zip(*finite, strict=True))[:2]]
-    means += [sum(column) / len(measured) for column in list(zip(*measured, strict=True))[2:]]
-    return f"mean of {len(finite)}: {in_words(means)}{left_out}"
+def mean_in_words(comparisons: Sequence[Sequence[float]]) -> str:
+    """The mean of each value over the pictures where it is finite, as `eval.py` takes it."""
+    means, left_out = [], False
+    for column in zip(*comparisons, strict=True):
+        finite = [value for value in column if math.isfinite(value)]
+        left_out |= any(map(math.isinf, column))
+        means.append(sum(finite) / len(finite) if finite else column[0])
+    remark = " (infinite PSNR left out)" if left_out else ""
+    return f"mean of {len(comparisons)}: {in_words(means)}{remark}"
 
 
 def side_by_side(pictures: list[np.ndarray]) -> bytes:
