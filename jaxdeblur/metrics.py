@@ -1,7 +1,8 @@
 """PSNR, SSIM and MSE per image, computed by dm-pix.
 
 Images are float `[..., H, W, C]` in [0, 1] (RGB, nothing converted or cropped). Clip restored
-images first; the results here are not quantised to 8 bits.
+images first: floats outside [0, 1] are refused, but inside `jax.jit`, where values are not known.
+The results here are not quantised to 8 bits.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Callable
 import dm_pix
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.pixels import check_range
 
 SSIM_WINDOW = 11  # pixels
 
@@ -27,7 +31,7 @@ def mse(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     """Mean squared error per image: `[..., H, W, C]` twice to `[...]`.
 
     Raises:
-      InputError: shapes differ, or the images are integers.
+      InputError: shapes differ, or the images are integers or outside [0, 1].
     """
     return _per_image(dm_pix.mse, *_checked(restored, sharp))
 
@@ -38,7 +42,7 @@ def psnr(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     `10 * log10(1 / mse)`, and +inf for identical images.
 
     Raises:
-      InputError: shapes differ, or the images are integers.
+      InputError: shapes differ, or the images are integers or outside [0, 1].
     """
     return _per_image(dm_pix.psnr, *_checked(restored, sharp))
 
@@ -50,7 +54,8 @@ def ssim(restored: jax.Array, sharp: jax.Array) -> jax.Array:
     channels and pixels, with K1 = 0.01, K2 = 0.03 and range 1, as `tf.image.ssim` has it.
 
     Raises:
-      InputError: shapes differ, or the images are integers or smaller than the window.
+      InputError: shapes differ, or the images are integers, outside [0, 1] or smaller than the
+        window.
 
     References:
       Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity",
@@ -77,6 +82,8 @@ def _checked(restored: jax.Array, sharp: jax.Array) -> tuple[jax.Array, jax.Arra
     for name, image in (("restored", restored), ("sharp", sharp)):
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise InputError(f"{name} has type {image.dtype}; convert it to float in [0, 1]")
+        if not isinstance(image, Tracer):
+            check_range(np.asarray(image), name)
     return restored.astype(jnp.float32), sharp.astype(jnp.float32)
 
 

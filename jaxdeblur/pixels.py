@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from jaxdeblur.errors import InputError
+
+_SLACK = 1e-3
+
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
     """Pixels as float32; integers are divided by their type's largest value."""
@@ -22,6 +26,32 @@ def from_float(pixels: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     if np.issubdtype(kind, np.integer):
         pixels = np.rint(pixels * np.iinfo(kind).max)
     return pixels.astype(kind)
+
+
+def check_range(pixels: np.ndarray, name: str) -> None:
+    """Refuses floats that are not in [0, 1]; what is not a number, or infinite, does not count.
+
+    Args:
+      pixels: of any type; integers are of any value.
+      name: of the argument, for the message.
+
+    Raises:
+      InputError: a value is outside by more than rounding, 0.001.
+    """
+    if np.issubdtype(pixels.dtype, np.integer) or not pixels.size:
+        return
+    with np.errstate(invalid="ignore"):
+        # Which pass over what is not a number.
+        low, high = np.fmin.reduce(pixels, axis=None), np.fmax.reduce(pixels, axis=None)
+    if np.isinf([low, high]).any():
+        finite = pixels[np.isfinite(pixels)]
+        low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    low, high = float(low), float(high)
+    if low < -_SLACK or high > 1 + _SLACK:
+        fix = "divide them by 255" if high > 2 else "clip them"
+        raise InputError(
+            f"{name} has values from {low:g} to {high:g}; floats must be in [0, 1]: {fix}"
+        )
 
 
 def reflected(index: np.ndarray, size: int) -> np.ndarray:

@@ -120,3 +120,13 @@ def test_wrong_images_are_refused(name, restored, sharp, message):
 def test_ssim_refuses_images_smaller_than_its_window(shape):
     with pytest.raises(InputError, match="11x11"):
         metrics.ssim(np.zeros(shape), np.zeros(shape))
+
+
+@pytest.mark.parametrize("metric", [metrics.mse, metrics.psnr, metrics.ssim])
+@pytest.mark.parametrize("name", ["restored", "sharp"])
+def test_floats_of_256_levels_are_refused(metric, name):
+    images = {"restored": np.full((16, 16, 3), 0.5), "sharp": np.full((16, 16, 3), 0.5)}
+    images[name] = images[name] * 255
+    with pytest.raises(InputError, match=rf"{name} has values from 127.5 to 127.5.*divide"):
+        metric(**images)
+    jax.jit(metric)(**images)  # which knows no values

@@ -30,7 +30,8 @@ ORDER = (
     ("convolutions",),
     ("workdir", "losses"),
     ("runtime", "metrics", "catalogue"),
-    ("errors", "pixels"),
+    ("pixels",),
+    ("errors",),
 )
 
 

@@ -43,12 +43,17 @@ def current_frame(blurred: Array) -> Array:
 
 
 def check_input(blurred: jax.Array, network: str, *, multiple: int = 1, minimum: int = 1) -> None:
-    """Raises InputError unless `blurred` is `[B, H, W, 3 or 9]` of a size the network takes."""
+    """Raises InputError unless `blurred` is float `[B, H, W, 3 or 9]` of a size that is taken."""
     shape = blurred.shape
     if len(shape) != 4 or shape[-1] not in (3, 9):
         raise InputError(
             f"blurred has shape {shape}; {network} takes [B, H, W, C] with C = 3 (an image) "
             "or C = 9 (previous, current and next frame)"
+        )
+    if not jnp.issubdtype(blurred.dtype, jnp.floating):
+        raise InputError(
+            f"blurred has type {blurred.dtype}; {network} takes floats in [0, 1] (what "
+            "jaxdeblur.load gives takes integers as well)"
         )
     if any(size < minimum for size in shape[1:3]):
         raise InputError(

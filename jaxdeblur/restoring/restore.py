@@ -20,7 +20,7 @@ from jaxdeblur.convolutions import shares
 from jaxdeblur.errors import InputError
 from jaxdeblur.models.layers import current_frame
 from jaxdeblur.models.variables import needed
-from jaxdeblur.pixels import from_float, to_float
+from jaxdeblur.pixels import check_range, from_float, to_float
 from jaxdeblur.restoring import tiling
 from jaxdeblur.restoring.plausible import implausible
 from jaxdeblur.restoring.scales import bands, restore_scales
@@ -82,8 +82,14 @@ def restore(
       implausible is the input's, and a warning is logged that names it.
 
     Raises:
-      InputError: scales for a network of video mode.
+      InputError: scales for a network of video mode, or floats outside [0, 1].
     """
+    check_range(blurred, "blurred")
+    if options.strength == 0:
+        return np.array(current_frame(blurred))
+    check_range(blurred, "blurred")
+    if options.strength == 0:
+        return np.array(current_frame(blurred))
     if not options.scales:
         return _restore_tiles(module, variables, blurred, options, limits)
     if blurred.shape[-1] != 3:

@@ -144,6 +144,13 @@ def test_too_small_image_is_refused_with_the_smallest_size(name):
         shapes_of(create_model(name, **SMALL[name]), jnp.zeros((1, side, 64, 3)))
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_integers_are_refused(name):
+    module = create_model(name, **SMALL[name])
+    with pytest.raises(InputError, match=rf"type uint8; {name} takes floats in \[0, 1\]"):
+        shapes_of(module, jnp.zeros((1, 64, 64, 3), jnp.uint8))
+
+
 @pytest.mark.parametrize(
     ("name", "size"), [("kaist_net", (64, 60)), ("atrous_net", (31, 64)), ("maxim", (128, 96))]
 )

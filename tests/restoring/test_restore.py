@@ -188,6 +188,22 @@ def test_the_type_is_kept(dtype):
     np.testing.assert_allclose(on_device, restored, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("channels", [3, 9])
+def test_strength_0_gives_the_very_picture_back(dtype, channels):
+    scale = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    picture = (np.random.default_rng(0).random((17, 12, channels)) * scale).astype(dtype)
+    restored = make(channels=channels)(picture, strength=0)
+    assert restored.dtype == dtype
+    np.testing.assert_array_equal(restored, current_frame(picture))
+    assert not np.shares_memory(restored, picture)
+
+
+def test_floats_of_256_levels_are_refused():
+    with pytest.raises(InputError, match=r"blurred has values from 0 to 255.*divide them by 255"):
+        make()(np.linspace(0, 255, 8 * 8 * 3, dtype=np.float32).reshape(8, 8, 3))
+
+
 def test_empty_batches_stay_empty():
     assert make()(np.zeros((0, 8, 8, 3), np.float32)).shape == (0, 8, 8, 3)
     assert make()(np.zeros((0, 8, 3), np.uint8)).shape == (0, 8, 3)
