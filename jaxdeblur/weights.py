@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxdeblur import catalogue
+from jaxdeblur import cards, catalogue
 from jaxdeblur.errors import InputError, nearest
 from jaxdeblur.models import create_model, describe_model
 from jaxdeblur.models.layers import Array
@@ -79,7 +79,8 @@ class Deblurrer:
           InputError: a shape, type or option that does not fit.
         """
         chosen = self.card.get("scales", ()) if scales is None else scales
-        options = restore.Options(tile, self_ensemble, strength, tuple(chosen))
+        chosen = tuple(chosen) if isinstance(chosen, Iterable) else chosen
+        options = restore.Options(tile, self_ensemble, strength, chosen)
         pictures = np.asarray(blurred)
         channels = self.card["channels"]
         if pictures.ndim in (3, 4) and pictures.shape[-1] == 3 < channels:
@@ -160,11 +161,20 @@ def load(
       InputError: no such thing, it is damaged, or an effort that the network has not.
     """
     deblurrer = _load(source)
-    options: dict[str, Any] = {} if dtype is None else {"dtype": jnp.dtype(dtype)}
+    options: dict[str, Any] = {} if dtype is None else {"dtype": _floating(dtype)}
     if effort is not None:
         _check_effort(deblurrer.module, effort)
         options["effort"] = effort
     return dataclasses.replace(deblurrer, module=deblurrer.module.clone(**options))
+
+
+def _floating(dtype: Any) -> jnp.dtype:
+    try:
+        if jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+            return jnp.dtype(dtype)
+    except TypeError:
+        pass
+    raise InputError(f"dtype = {dtype!r} must be a floating type, such as 'bfloat16'")
 
 
 def _check_effort(module: Any, effort: int) -> None:
@@ -174,7 +184,7 @@ def _check_effort(module: Any, effort: int) -> None:
             f"effort = {effort} is for networks in stages (maxim); {type(module).__name__} has "
             "none; leave it out"
         )
-    if not 1 <= effort <= stages:
+    if type(effort) is not int or not 1 <= effort <= stages:
         raise InputError(f"effort = {effort} must be from 1 to {stages}, the network's stages")
 
 
@@ -183,8 +193,8 @@ def _load(source: str | os.PathLike[str]) -> Deblurrer:
         with remote.copy(str(source)) as local:
             return _load(local)
     name, path = str(source), Path(source).expanduser()
-    if name in (cards := shipped()):
-        return _load_shipped(name, cards[name])
+    if name in (ours := shipped()):
+        return _load_shipped(name, ours[name])
     if name in (files := catalogue.fetched()):
         return _load_file(files[name])
     if path.is_file():
@@ -199,7 +209,7 @@ def _load(source: str | os.PathLike[str]) -> Deblurrer:
         raise InputError(f"{name!r} is not here yet; get it with `jaxdeblur fetch {name}`")
     raise InputError(
         f"{name!r} is no weights file, workdir or checkpoint (WORKDIR/checkpoints/STEP), and no "
-        f"name of shipped or fetched weights; {nearest(name, [*cards, *catalogue.ENTRIES])}"
+        f"name of shipped or fetched weights; {nearest(name, [*ours, *catalogue.ENTRIES])}"
     )
 
 
@@ -249,16 +259,17 @@ def _load_file(path: Path) -> Deblurrer:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            card = json.loads(file.metadata()["card"])
-            name, fields, _ = card["model"], card["model_kwargs"], card["channels"]
+            text = (file.metadata() or {}).get("card", "")
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
+    # Of types that NumPy has not, the library raises TypeError and others.
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{str(path)!r} has no card; write weights with jaxdeblur") from error
-    module = create_model(name, **fields)
-    check_shapes(module, unflatten_dict(arrays, sep="/"), card["channels"], str(path))
-    variables = jax.device_put(unflatten_dict(arrays, sep="/"))
+    card = cards.read(text, str(path))
+    cards.check_arrays(arrays, card, str(path))
+    module = create_model(card["model"], **card["model_kwargs"])
+    variables = unflatten_dict(arrays, sep="/")
+    check_shapes(module, variables, card["channels"], str(path))
+    variables = jax.device_put(variables)
     return Deblurrer(module, variables.pop("params"), card, variables)
 
 

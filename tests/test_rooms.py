@@ -29,7 +29,7 @@ ORDER = (
     ("models",),
     ("convolutions",),
     ("workdir", "losses"),
-    ("runtime", "metrics", "catalogue"),
+    ("runtime", "metrics", "catalogue", "cards"),
     ("pixels",),
     ("errors",),
 )

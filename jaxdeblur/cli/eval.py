@@ -33,6 +33,9 @@ def main(argv: Sequence[str]) -> None:
         from jaxdeblur import evaluation
 
     with flags.joined(values):
+        for name in ("workdir", "checkpoint"):
+            if values[name].value == "":
+                raise InputError(f'--{name}="" names nothing; leave it out to measure the blurred')
         if values.workdir and values.checkpoint:
             raise InputError("--workdir and --checkpoint are both given; give one of them")
         if values.config.compilation_cache:

@@ -55,9 +55,11 @@ class Options:
     def __post_init__(self):
         if not (self.tile in ("auto", "off") or (type(self.tile) is int and self.tile > 0)):
             raise InputError(f"tile = {self.tile!r} must be 'auto', 'off' or a number of pixels")
-        if not 0 <= self.strength <= 1:
+        number = isinstance(self.strength, int | float | np.number)
+        if not (number and 0 <= self.strength <= 1):
             raise InputError(f"strength = {self.strength!r} must be between 0 and 1")
-        if not all(type(scale) is int and scale > 1 for scale in self.scales):
+        several = isinstance(self.scales, tuple | list)
+        if not (several and all(type(scale) is int and scale > 1 for scale in self.scales)):
             raise InputError(f"scales = {self.scales!r} must be whole numbers above 1, such as 4")
 
 

@@ -912,13 +912,11 @@ def test_a_failure_in_the_middle_leaves_nothing(error, function, overwrite, tmp_
         assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"] * overwrite
 
 
-def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
-    def forbidden(*_args):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr("builtins.open", forbidden)
-    with pytest.raises(InputError, match=r"out\.png: cannot be written \(Permission denied\)"):
+def test_a_folder_that_may_not_be_written(tmp_path, somebody_else):
+    message = r"out\.png: cannot be written \(Permission denied\)"
+    with somebody_else(), pytest.raises(InputError, match=message):
         photos.write(tmp_path / "out.png", b"")
+    assert not list(tmp_path.iterdir())
 
 
 def test_write_without_hard_links(tmp_path, monkeypatch):
