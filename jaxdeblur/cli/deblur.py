@@ -296,7 +296,7 @@ class _Restorer:
             pictures.append(sharp)
             self._comparisons.append(comparison.measure(*pictures))
             self.report(f"{job.source}: {comparison.in_words(self._comparisons[-1])}")
-        if self._arguments.side_by_side:
+        if self._arguments.side_by_side and (overwrite or not job.comparison.exists()):
             data = comparison.side_by_side(pictures)
             photo.write(job.comparison, data, overwrite=overwrite, like=job.source)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -66,7 +66,9 @@ class Camera:
     clean_share: float = 0.7
 
     def __post_init__(self):
-        for name, low, high in (
+        check_bounds(
+            self,
+            "camera",
             ("motion_share", 0, 1),
             ("motion_angle", 0, 180),
             ("shortest_motion", 0.1, self.longest_motion),
@@ -74,10 +76,15 @@ class Camera:
             ("largest_turn", _SMALLEST_TURN, np.pi),
             ("largest_enlargement", 1, 8),
             ("clean_share", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"camera.{name} = {value!r} must be from {low:g} to {high:g}")
+        )
+
+
+def check_bounds(record: Any, key: str, *bounds: tuple[str, float, float]) -> None:
+    """Raises InputError, naming `key` and the field, unless each is between its two bounds."""
+    for name, low, high in bounds:
+        value = getattr(record, name)
+        if not low <= value <= high:
+            raise InputError(f"{key}.{name} = {value!r} must be from {low:g} to {high:g}")
 
 
 @dataclasses.dataclass(frozen=True)

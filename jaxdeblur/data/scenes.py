@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from jaxdeblur.data import degrade
 from jaxdeblur.data.source import Sample
-from jaxdeblur.errors import InputError
 from jaxdeblur.pixels import from_float
 
 MARGIN = 48  # pixels that a thing moves from where it is in the middle of the exposure, at most
@@ -58,7 +57,9 @@ class Scene:
     spoiled_share: float = 0.3
 
     def __post_init__(self):
-        for name, low, high in (
+        degrade.check_bounds(
+            self,
+            "scene",
             ("still_share", 0, 1),
             ("gaussian_share", 0, 1 - self.still_share),
             ("defocus_share", 0, 1 - self.still_share - self.gaussian_share),
@@ -67,10 +68,7 @@ class Scene:
             ("layer_share", 0, 1),
             ("drawn_share", 0, 1),
             ("spoiled_share", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"scene.{name} = {value!r} must be from {low:g} to {high:g}")
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -569,3 +569,11 @@ def test_a_result_that_another_process_made_meanwhile_is_no_failure(tmp_path, de
     assert (status, out) == (0, "")
     assert err == f"{target}: exists, left as it is (--overwrite replaces it)\n"
     np.testing.assert_array_equal(load(target), picture(seed=3))
+
+
+def test_an_old_comparison_stays_and_the_new_result_is_told(tmp_path, deblur):
+    source = save(tmp_path / "a.png")
+    old = save(tmp_path / "a.png.comparison.png", picture(9, 9)).read_bytes()
+    status, out, err = deblur(source, "--side-by-side")
+    assert (status, out, err) == (0, f"{tmp_path / 'a.deblurred.png'}\n", "")
+    assert (tmp_path / "a.png.comparison.png").read_bytes() == old
