@@ -5,13 +5,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from jaxdeblur.errors import InputError
 
@@ -21,9 +19,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 # FFmpeg also opens playlists, which can name other files and addresses: only these are tried.
-_DEMUXERS = "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv"
-
-LIMITED, FULL = 1, 2  # AVColorRange
+_DEMUXERS = (
+    "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,mxf,ogg,ivf,nut,dv,m4v,h264,hevc,yuv4mpegpipe"
+)
 
 
 @dataclass(frozen=True)
@@ -135,29 +133,16 @@ def decoded(clip: Clip, copied: Copied | None = None) -> Iterator[VideoFrame]:
         )
 
 
-def rgb_converter(clip: Clip) -> Callable[[VideoFrame], np.ndarray]:
-    """The conversion to RGB by the matrix and range that each frame is tagged with."""
-    from av.video.reformatter import VideoReformatter
-
-    reformat, flags = VideoReformatter().reformat, scaling_flags()
-
-    def convert(frame: VideoFrame) -> np.ndarray:
-        with blamed(f"{clip.path}: its colour matrix {frame.colorspace} is not supported"):
-            if frame.format.name.startswith("gray") and frame.color_range == LIMITED:
-                # swscale takes grey for full range whatever its tag: copy it to Y unchanged first.
-                frame = reformat(frame, format="yuv420p", dst_color_range=FULL)
-                frame.color_range = LIMITED
-            return reformat(frame, format="rgb24", interpolation=flags).to_ndarray()
-
-    return convert
-
-
-def scaling_flags() -> int:
-    """Flags of swscale; without exact rounding every pass would darken by a grey level."""
-    from av.video.reformatter import Interpolation
-
-    full_chroma = Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-    return Interpolation.BICUBIC | full_chroma | Interpolation.ACCURATE_RND
+def side_data(frame: VideoFrame) -> dict[str, bytes]:
+    """What a frame carries beside its samples, by FFmpeg's names; the first of each."""
+    found: dict[str, bytes] = {}
+    try:
+        each: Any = frame.side_data
+    except ValueError:  # a kind that PyAV does not know hides the others
+        return found
+    for data in each:
+        found.setdefault(data.type.name, bytes(data))
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,18 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened, rgb_converter
+from jaxdeblur.media import colours, left_out
+from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened
 from jaxdeblur.media.encoding import MUXERS, Writer
 from jaxdeblur.runtime.atomic import replacing
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 SUFFIXES: tuple[str, ...] = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"),
@@ -61,9 +66,8 @@ def read_frames(path: StrPath) -> Iterator[np.ndarray]:
         the frame (the first is 0).
     """
     with opened(path) as clip:
-        to_rgb = rgb_converter(clip)
-        for frame in decoded(clip):
-            yield to_rgb(frame)
+        for _, rgb in _decoded_rgb(clip):
+            yield rgb.to_ndarray()
 
 
 def transcode(
@@ -76,12 +80,13 @@ def transcode(
 ) -> int:
     """Writes a video again with restored frames, whole or not at all.
 
-    The picture is encoded as 8-bit H.264 (10-bit sources are converted) of the same size. Time
-    stamps, average rate, pixel aspect ratio, display rotation, colour tags, titles, dates,
-    languages and chapters are kept, and audio is copied without encoding it again. So are
-    subtitles where the container takes them. Matroska rounds time stamps to milliseconds. Other
-    video streams, cover pictures, attachments and data streams are left out, and interlaced frames
-    become progressive ones.
+    The picture is encoded as 8-bit H.264 (10-bit sources are converted) of the same size and the
+    same resolution of colour. Time stamps, average rate, pixel aspect ratio, display rotation,
+    crop, spherical mapping, arrangement of two views, colour tags, mastering display, light levels,
+    closed captions, titles, dates, languages and chapters are kept, and audio is copied without
+    encoding it again. So are subtitles and attachments where the container takes them. Matroska
+    rounds time stamps to milliseconds. What is lost for good, such as other video streams, is
+    logged.
 
     Args:
       source: video file.
@@ -112,8 +117,8 @@ def transcode(
         contextlib.closing(Writer(clip, target, partial, quality)) as writer,
         contextlib.closing(_restored(clip, restore, writer.copied)) as frames,
     ):
-        for image, stamp, duration in frames:
-            writer.write(image, stamp, duration)
+        for rgb in frames:
+            writer.write(rgb)
             count += 1
         writer.finish()
     return count
@@ -147,7 +152,7 @@ def write_frames(
         raise InputError(f"{folder}: cannot be made; its parent is not a folder")
     count = 0
     with opened(source) as clip, contextlib.closing(_restored(clip, restore)) as frames:
-        for image, _, _ in frames:
+        for rgb in frames:
             path = folder / f"{count:08d}.png"
             count += 1
             if path.exists() and not overwrite:
@@ -155,33 +160,54 @@ def write_frames(
             with blamed(f"{path}: cannot be written"):
                 folder.mkdir(exist_ok=True)
                 with replacing(path, overwrite=True, like=source) as partial:
-                    Image.fromarray(image).save(partial)
+                    Image.fromarray(rgb.to_ndarray()).save(partial)
     return count
+
+
+def _decoded_rgb(
+    clip: Clip, copied: Copied | None = None
+) -> Generator[tuple[VideoFrame, VideoFrame], None, None]:
+    """Frames as they are stored and as RGB; logs what is lost of them."""
+    tell, to_rgb = left_out.telling(clip), colours.to_rgb()
+    for frame in decoded(clip, copied):
+        tell(frame)
+        with blamed(f"{clip.path}: its colour matrix {frame.colorspace} is not supported"):
+            rgb = to_rgb(frame)
+        yield frame, rgb
 
 
 def _restored(
     clip: Clip, restore: Restore, copied: Copied | None = None
-) -> Generator[tuple[np.ndarray, int, int], None, None]:
-    """Restored frames, each with the time stamp and duration (0: unknown) of its source frame."""
-    pending: collections.deque[tuple[int, int, tuple[int, ...]]] = collections.deque()
+) -> Generator[VideoFrame, None, None]:
+    """RGB frames with restored samples, and with all else of their source frames."""
+    pending: collections.deque[VideoFrame] = collections.deque()
 
     def feed() -> Generator[np.ndarray, None, None]:
-        to_rgb = rgb_converter(clip)
-        for frame in decoded(clip, copied):
-            image = to_rgb(frame)
-            pending.append((frame.pts or 0, frame.duration, image.shape))
-            yield image
+        for frame, rgb in _decoded_rgb(clip, copied):
+            rgb.pts, rgb.duration = frame.pts, frame.duration
+            pending.append(rgb)
+            yield rgb.to_ndarray().copy()  # what is given away may be kept; the frame is filled
 
     with contextlib.closing(feed()) as frames:
         for image in restore(frames):
             if not pending:
                 raise ValueError("restore returned more frames than it was given")
-            stamp, duration, shape = pending.popleft()
+            rgb = pending.popleft()
+            shape = (rgb.height, rgb.width, 3)
             if image.shape != shape or image.dtype != np.uint8:
                 raise ValueError(
                     f"restore returned {image.dtype} {list(image.shape)} for uint8 {list(shape)}"
                 )
-            yield image, stamp, duration
+            _fill(rgb, image)
+            yield rgb
         # Reading on to the end also fetches the sound that follows the last frame.
         if next(frames, None) is not None or pending:
             raise ValueError("restore returned fewer frames than it was given")
+
+
+def _fill(rgb: VideoFrame, image: np.ndarray) -> None:
+    """Gives an RGB frame new samples, `[H, W, 3]`."""
+    (plane,) = rgb.planes
+    rows = np.zeros((rgb.height, plane.line_size), np.uint8)
+    rows[:, : 3 * rgb.width] = image.reshape(rgb.height, -1)
+    plane.update(rows.tobytes())
