@@ -3,37 +3,67 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
-from collections.abc import Iterator
+import re
+import struct
 from typing import Any
 
+import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.media import exif, markers, photoshop, xmp
+from jaxdeblur.media.markers import START as START
 
-START = b"\xff\xd8\xff"  # of every file
+EXIF_LABEL = b"Exif\0\0"
+_XMP_LABEL = b"http://ns.adobe.com/xap/1.0/\0"
+_EXTENSION_LABEL = b"http://ns.adobe.com/xmp/extension/\0"
+_ICC_LABEL = b"ICC_PROFILE\0"
+_MPF_LABEL, _GAIN_MAP_LABEL = b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"
 
-_COMMENT, _SCAN, _END = 0xFE, 0xDA, 0xD9
-_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+MOST_XMP = 65533 - len(_XMP_LABEL)
+_MOST_OF_EXTENSION = 65400  # bytes of the packet in a segment
+
+# Segments that are of the picture's coding, or of other pixels, by marker and label, and what is
+# lost with them.
+_STALE = {
+    (0xE0, b"JFXX\0"): "previews",
+    (0xE2, _MPF_LABEL): "",  # where further pictures are in the input
+    (0xE2, _GAIN_MAP_LABEL): "gain_map",
+    (0xE4, b"SCALADO\0"): "",
+    (0xEA, b"AROT\0"): "gain_map",
+    (0xEB, b"HDR_RI"): "gain_map",
+    (0xEE, b"Adobe"): "",
+}
+_MAY_HOLD_PREVIEWS = (0xE2, 0xE3, 0xE4, 0xE5)
+
+# What lies behind the picture, by its marks.
+_BEHIND = {
+    "gain_map": re.compile(rb"hdr-gain-map|aux:hdrgainmap|urn:iso:std:iso:ts:21496"),
+    "motion_photo": re.compile(rb"MotionPhoto_Data|\0\0\0[\x08-\xff]ftyp"),
+    "depth_map": re.compile(rb"DepthMap|aux:depth|aux:disparity|auxiliary:depth"),
+}
 
 
-def settings(image: Image.Image, data: bytes) -> dict[str, Any]:
-    """What keeps the output close to the input.
+def settings(image: Image.Image, data: bytes) -> tuple[dict[str, Any], set[str]]:
+    """What keeps the output close to the input, and what the output does not have.
 
     Args:
       image: the file, opened by Pillow.
       data: the file.
 
     Returns:
-      `segments`, the bytes of the metadata, and keyword arguments of Pillow's encoder.
-
+      `segments`, the bytes of the metadata, and keyword arguments of Pillow's encoder; and names
+      in `LOST`.
     """
-    kept = [
-        data[start:end]
-        for marker, start, end in _segments(data)
-        if _is_metadata(marker) and not _is_stale(marker, data[start + 4 : start + 10])
-    ]
-    return {"segments": b"".join(kept), **_encoding(image)}
+    found = markers.metadata(data)
+    parts, lost = _without_stale(found)
+    parts = _with_xmp(parts, lost)
+    lost |= _lost_behind(found, data[markers.end(data) or len(data) :], lost)
+    if image.info.get("progressive"):
+        lost.add("progressive")
+    return {"segments": markers.joined(parts), **_encoding(image)}, lost - {""}
 
 
 def completed(data: bytes) -> bytes:
@@ -42,28 +72,57 @@ def completed(data: bytes) -> bytes:
     Raises:
       InputError: the file ends before its picture does; without the file's name.
     """
-    scan = next((start for marker, start, _ in _segments(data) if marker == _SCAN), len(data))
-    end = bytes((0xFF, _END))
-    if data.find(end, scan) >= 0:
+    scan = next(
+        (start for marker, start, _ in markers.segments(data) if marker == markers.SCAN), len(data)
+    )
+    if data.find(markers.END, scan) >= 0:
         return data
     # libjpeg makes pixels of whatever follows, and grey ones of nothing. So what follows must not
     # matter. Zeros, as an interrupted download leaves, are nothing.
     whole = data.rstrip(b"\0")
     with (
-        Image.open(io.BytesIO(whole + end), formats=["JPEG"]) as image,
-        Image.open(io.BytesIO(whole + b"\x55" * 64 + end), formats=["JPEG"]) as other,
+        Image.open(io.BytesIO(whole + markers.END), formats=["JPEG"]) as image,
+        Image.open(io.BytesIO(whole + b"\x55" * 64 + markers.END), formats=["JPEG"]) as other,
     ):
         if scan < len(whole) and image.tobytes() == other.tobytes():
-            return whole + end
+            return whole + markers.END
     raise InputError("is truncated: the end of the picture is missing; get the whole file")
 
 
 def with_segments(encoded: bytes, segments: bytes) -> bytes:
     """Puts `segments` in place of those that Pillow wrote."""
-    for marker, start, _ in _segments(encoded):
-        if not _is_metadata(marker):
+    for marker, start, _ in markers.segments(encoded):
+        if not markers.is_metadata(marker):
             return encoded[:2] + segments + encoded[start:]
     raise ValueError("no picture in the JPEG file")
+
+
+def renewed(segments: bytes, array: np.ndarray) -> tuple[bytes, bool]:
+    """Segments with the EXIF thumbnail of other pixels; see `exif.renewed`."""
+    parts, lost = [], False
+    for marker, body in _parts(segments):
+        if marker == 0xE1 and body.startswith(EXIF_LABEL):
+            block, gone = exif.renewed(body[len(EXIF_LABEL) :], array, exif.MOST_IN_JPEG)
+            body, lost = EXIF_LABEL + block, lost or gone
+        parts.append((marker, body))
+    return markers.joined(parts), lost
+
+
+def without_profile(segments: bytes) -> bytes:
+    """Segments without the ICC profile."""
+    parts = [(m, body) for m, body in _parts(segments) if not body.startswith(_ICC_LABEL)]
+    return markers.joined(parts)
+
+
+def holds_more(segments: bytes) -> bool:
+    """Whether there is what other formats have no place for: comments, IPTC, long XMP and more."""
+    common = (b"JFIF\0", EXIF_LABEL, _XMP_LABEL, _ICC_LABEL)
+    return any(not body.startswith(common) for _, body in _parts(segments))
+
+
+def _parts(segments: bytes) -> list[tuple[int, bytes]]:
+    end = bytes((0xFF, markers.SCAN, 0, 2))
+    return markers.metadata(START[:2] + segments + end)
 
 
 def _encoding(image: Image.Image) -> dict[str, Any]:
@@ -84,32 +143,142 @@ def _luma_sum_at_95() -> int:
         return sum(image.quantization[0])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields marker, start and end of the segments up to the first scan."""
-    position = 2
-    while True:
-        position = data.index(b"\xff", position)
-        marker = data[position + 1]
-        if marker in (0x00, 0xFF):  # not a marker, and a fill byte
-            position += 1
+def _without_stale(parts: list[tuple[int, bytes]]) -> tuple[list[tuple[int, bytes]], set[str]]:
+    """The segments that hold for other pixels, and what is lost with the others."""
+    kept, lost = [], set()
+    boxes = _boxes(parts)
+    for marker, body in parts:
+        stale = next(
+            (name for (m, label), name in _STALE.items() if m == marker and body.startswith(label)),
+            None,
+        )
+        if stale is None and marker == 0xEB:
+            stale = boxes.get(body[:4])
+        if stale is None and marker in _MAY_HOLD_PREVIEWS and START in body:
+            stale = None if body.startswith(_ICC_LABEL) else "previews"
+        if stale is not None:
+            lost.add(stale)
             continue
-        size = 2
-        if marker not in _WITHOUT_LENGTH:
-            size += int.from_bytes(data[position + 2 : position + 4])
-            if size < 4 or position + size > len(data):
-                raise ValueError(f"wrong length of segment {marker:02X}")
-        yield marker, position, position + size
-        if marker == _SCAN:
-            return
-        position += size
+        if marker == 0xE0 and body.startswith(b"JFIF\0") and body[12:14].strip(b"\0"):
+            body = body[:12] + b"\0\0"
+            lost.add("previews")
+        kept.append((marker, body))
+    if any(body.startswith(photoshop.LABEL) for _, body in kept):
+        kept = _without_photoshops_thumbnails(kept, lost)
+    return kept, lost
 
 
-def _is_metadata(marker: int) -> bool:
-    return 0xE0 <= marker <= 0xEF or marker == _COMMENT
+def _boxes(parts: list[tuple[int, bytes]]) -> dict[bytes, str | None]:
+    """What is lost with the boxes in APP11, by the start of their segments; None with no pixels."""
+    stale: dict[bytes, str | None] = {}
+    for marker, body in parts:
+        if marker != 0xEB or body[:2] != b"JP" or body[:4] in stale:
+            continue
+        size = int.from_bytes(body[8:12])
+        at = 16 + 8 * (size == 1)  # behind the header of the box, a long one
+        content = body[at + 8 : at + 12] if body[12:16] == b"jumb" else b""
+        # Pictures, and what is added to this one, are of other pixels; texts are not.
+        known = {b"c2pa": "c2pa", b"json": None, b"xml ": None, b"": "gain_map"}
+        stale[body[:4]] = known.get(content, "previews")
+    return stale
 
 
-def _is_stale(marker: int, label: bytes) -> bool:
-    # Adobe's says how colours were coded, MPF's where further pictures are in the input file.
-    return (marker == 0xEE and label.startswith(b"Adobe")) or (
-        marker == 0xE2 and label.startswith(b"MPF\0")
-    )
+def _without_photoshops_thumbnails(
+    parts: list[tuple[int, bytes]], lost: set[str]
+) -> list[tuple[int, bytes]]:
+    """Long resources are in several segments, and parsed as one."""
+    at = [i for i, (_, body) in enumerate(parts) if body.startswith(photoshop.LABEL)]
+    joined = b"".join(parts[i][1][len(photoshop.LABEL) :] for i in at)
+    left = photoshop.without_thumbnails(joined)
+    if left == joined:
+        return parts
+    lost.add("previews")
+    most = 65533 - len(photoshop.LABEL)
+    pieces = [left[i : i + most] for i in range(0, len(left), most)]
+    new = [(parts[at[0]][0], photoshop.LABEL + piece) for piece in pieces]
+    after = [part for i, part in enumerate(parts) if i > at[0] and i not in at]
+    return parts[: at[0]] + new + after
+
+
+def _with_xmp(parts: list[tuple[int, bytes]], lost: set[str]) -> list[tuple[int, bytes]]:
+    """Segments whose XMP holds for other pixels: the packet's, and those of its extension."""
+    extension = _extension(parts)
+    new, guid = None, b""
+    if extension is not None:
+        new = xmp.cleaned(extension)
+        lost |= new.lost
+        guid = hashlib.md5(new.packet, usedforsecurity=False).hexdigest().upper().encode()
+    kept: list[tuple[int, bytes]] = []
+    for marker, body in parts:
+        if body.startswith(_EXTENSION_LABEL) and new is not None and new.packet != extension:
+            if _offset_of(body) == 0 and not new.empty:
+                kept += [(marker, piece) for piece in _extension_segments(new.packet, guid)]
+            continue
+        if marker == 0xE1 and body.startswith(_XMP_LABEL):
+            packet = xmp.cleaned(body[len(_XMP_LABEL) :], extended=new is None or not new.empty)
+            lost |= packet.lost
+            if not packet.packet:
+                continue
+            body = _XMP_LABEL + packet.packet
+            if new is not None and new.packet != extension:
+                body = body.replace(_guid_of(parts), guid)
+        kept.append((marker, body))
+    return kept
+
+
+def _guid_of(parts: list[tuple[int, bytes]]) -> bytes:
+    first = next(body for _, body in parts if body.startswith(_EXTENSION_LABEL))
+    return first[len(_EXTENSION_LABEL) :][:32]
+
+
+def _offset_of(body: bytes) -> int:
+    return int.from_bytes(body[len(_EXTENSION_LABEL) + 36 :][:4])
+
+
+def _extension(parts: list[tuple[int, bytes]]) -> bytes | None:
+    """The extended packet, whole or not; None if there is none."""
+    bodies = [b[len(_EXTENSION_LABEL) :] for _, b in parts if b.startswith(_EXTENSION_LABEL)]
+    if not bodies:
+        return None
+    pieces = sorted((int.from_bytes(body[36:40]), body[40:]) for body in bodies)
+    return b"".join(piece for _, piece in pieces)
+
+
+def _extension_segments(packet: bytes, guid: bytes) -> list[bytes]:
+    return [
+        _EXTENSION_LABEL
+        + guid
+        + struct.pack(">II", len(packet), start)
+        + packet[start : start + _MOST_OF_EXTENSION]
+        for start in range(0, len(packet), _MOST_OF_EXTENSION)
+    ]
+
+
+def _lost_behind(parts: list[tuple[int, bytes]], behind: bytes, known: set[str]) -> set[str]:
+    """What the bytes behind the picture hold."""
+    lost = {name for name, marks in _BEHIND.items() if marks.search(behind)}
+    kinds = {kind >> 16 for kind in _kinds_of_pictures(parts)}  # 1: large thumbnails; 2: several
+    if 1 in kinds:
+        lost.add("previews")
+    if 2 in kinds or (0 in kinds and not (lost | known) & {"gain_map", "depth_map"}):
+        lost.add("pictures")
+    if START in behind and not lost | known - {"progressive"}:
+        lost.add("previews")
+    return lost
+
+
+def _kinds_of_pictures(parts: list[tuple[int, bytes]]) -> list[int]:
+    """The types of the pictures after the first in the multi-picture index, CIPA DC-007."""
+    index = next((body[4:] for _, body in parts if body.startswith(_MPF_LABEL)), b"")
+    order = "<" if index[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", index, 4)
+        (count,) = struct.unpack_from(order + "H", index, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, size, place = struct.unpack_from(order + "HHII", index, at)
+            if tag == 0xB002:
+                entries = struct.iter_unpack(order + "I12x", index[place:][: size // 16 * 16])
+                return [kind & 0xFFFFFF for (kind,) in entries][1:]
+    except struct.error:
+        pass
+    return []

@@ -21,6 +21,8 @@ class Metadata:
       xmp: the XMP packet.
       dpi: resolution across and down, in pixels an inch.
       orientation: the EXIF orientation, 1 to 8.
+      colours: primaries and transfer characteristics by ITU-T H.273, where the file tells them; a
+        profile goes before.
       same_format: what only the encoder of the file's own format uses, by name.
     """
 
@@ -29,6 +31,7 @@ class Metadata:
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
     orientation: int = 1
+    colours: tuple[int, int] | None = None
     same_format: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

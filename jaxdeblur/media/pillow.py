@@ -6,15 +6,20 @@ import dataclasses
 import functools
 import importlib.util
 import io
-import logging
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import jpeg
-from jaxdeblur.media.metadata import Metadata, check_frames, exif_of, valid_dpi
+from jaxdeblur.media import exif, heif, jpeg, lost, profiles, xmp
+from jaxdeblur.media.metadata import (
+    Metadata,
+    check_frames,
+    exif_of,
+    valid_dpi,
+    valid_orientation,
+)
 
 # Every format that can be read and written, by the ends of file names.
 FORMATS = dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "JPEG")
@@ -28,14 +33,22 @@ WITHOUT_ALPHA = ("JPEG", "BMP")
 
 READ_ALONE = {"GIF": "PNG"}  # and written as
 
-# Of the modes that hold no restored picture, what is told of the nearest one that does.
-_NEAREST = {
-    "1": "has 1 bit a pixel; its result is grey of 8 bits",
-    "P": "has a palette; its result is RGB",
-    "CMYK": "is CMYK; its result is sRGB",
-}
+# Of the modes that hold no restored picture, what is lost in the nearest one that does.
+_NEAREST = {"1": "bilevel", "P": "palette", "CMYK": "inks"}
 
-_log = logging.getLogger(__name__)
+# What other files begin with that cameras, phones and the web put under a photograph's name.
+_OTHERS = {
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "a Photoshop document",
+    b"%PDF": "a PDF document",
+    b"<svg": "SVG",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+    b"\x00\x00\x01\x00": "an icon",
+    b"II\xbc\x01": "JPEG XR",
+}
 
 # What Pillow's encoders are told unless the input has something of its own.
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -45,6 +58,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "HEIF": {"quality": 90},
     "BMP": {},
 }
+
+# Brands of HEIC files. Some have only the family's, mif1 and msf1.
+_OF_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
+_DESCRIPTION, _ORIENTATION = 270, 274
 
 _BAND_ROWS = 256  # copied at a time out of Pillow's memory
 
@@ -68,9 +86,7 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata, str]:
     try:
         image = Image.open(io.BytesIO(data), formats=_readable(data))
     except UnidentifiedImageError:
-        raise InputError(
-            f"is no image, or of a format other than {', '.join(FORMATS)}, or damaged at its start"
-        ) from None
+        raise InputError(_unidentified(data)) from None
     except Image.DecompressionBombError:
         raise InputError("has more than 178 million pixels; crop or shrink it") from None
     with image:
@@ -79,9 +95,9 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata, str]:
         if kind != "JPEG":
             check_frames(getattr(image, "n_frames", 1))
         image.load()
-        metadata = _metadata(image, kind, data)
+        metadata, gone = _metadata(image, kind, data)
         if image.mode in _NEAREST:
-            _log.info(_NEAREST[image.mode])
+            gone.add(_NEAREST[image.mode])
         if image.mode == "CMYK":
             image, metadata = _of_inks(image, metadata)
         elif image.mode in _NEAREST:
@@ -90,7 +106,9 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata, str]:
             raise InputError(f"has pixels of the kind {image.mode}; convert it to RGB")
         if kind in WITHOUT_ALPHA and image.mode in ("LA", "RGBA"):
             raise InputError(f"is a {kind} file with transparency; convert it to PNG")
-        return _pixels(image), metadata, kind
+        pixels = _pixels(image)
+    lost.tell_all(gone)
+    return pixels, metadata, kind
 
 
 def encode(array: np.ndarray, target: str, metadata: Metadata, same_format: bool) -> bytes:
@@ -108,19 +126,82 @@ def encode(array: np.ndarray, target: str, metadata: Metadata, same_format: bool
     segments = options.pop("segments", None)
     if "qtables" in options:
         del options["quality"]  # which would scale them
-    if segments is None and target != "BMP":
-        exif = b"Exif\0\0" + metadata.exif if metadata.exif else b""
-        blocks = {"exif": exif, "icc_profile": metadata.icc, "xmp": metadata.xmp}
+    gone = False
+    if segments is not None:
+        segments, gone = jpeg.renewed(segments, array)
+    elif target != "BMP":
+        blocks, gone = _blocks(array, target, metadata)
         options |= {name: block for name, block in blocks.items() if block}
+    if gone:
+        lost.tell("previews")
     if metadata.dpi and target in ("JPEG", "BMP"):
         options["dpi"] = metadata.dpi
     if target == "HEIF":
         _register_heif()
-    buffer = io.BytesIO()
-    pixels = array[..., 0] if array.shape[-1] == 1 else array
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, target, **options)
-    encoded = buffer.getvalue()
+        options = _with_colours(options, metadata)
+    encoded = _encoded(array, target, options)
+    if target == "AVIF" and metadata.colours and not metadata.icc:
+        encoded = heif.with_nclx(encoded, *metadata.colours)
     return encoded if segments is None else jpeg.with_segments(encoded, segments)
+
+
+def _blocks(array: np.ndarray, target: str, metadata: Metadata) -> tuple[dict[str, bytes], bool]:
+    """EXIF, ICC profile and XMP as options of Pillow, and whether a preview is gone."""
+    limits = (exif.MOST_IN_JPEG, jpeg.MOST_XMP) if target == "JPEG" else (None, None)
+    block, gone = b"", False
+    if metadata.exif and (limits[0] is None or len(metadata.exif) <= limits[0]):
+        block, gone = exif.renewed(metadata.exif, array, limits[0])
+        block = jpeg.EXIF_LABEL + block
+    packet = metadata.xmp
+    if limits[1] is not None and len(packet) > limits[1]:
+        packet = b""
+    icc = metadata.icc
+    if not icc and metadata.colours and target != "HEIF":
+        icc = profiles.of_code_points(metadata.colours, grey=array.shape[-1] < 3)
+    return {"exif": block, "icc_profile": icc, "xmp": packet}, gone
+
+
+def _with_colours(options: dict[str, Any], metadata: Metadata) -> dict[str, Any]:
+    """Options of HEIC's encoder that tell the colours."""
+    if not metadata.colours or metadata.icc or "nclx_profile" in options:
+        return options
+    primaries, transfer = metadata.colours
+    codes = {"color_primaries": primaries, "transfer_characteristics": transfer}
+    return options | {"nclx_profile": codes | {"matrix_coefficients": 6, "full_range_flag": 1}}
+
+
+def _encoded(array: np.ndarray, target: str, options: dict[str, Any]) -> bytes:
+    pixels = array[..., 0] if array.shape[-1] == 1 else array
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    block = options.get("exif", b"")
+    stand_in = Image.Exif()
+    if target == "AVIF" and block:
+        # Pillow would write a block with an orientation anew, with maker notes at other places.
+        stand_in, block = _stand_in(block)
+        options = options | {"exif": stand_in}
+    buffer = io.BytesIO()
+    image.save(buffer, target, **options)
+    encoded = buffer.getvalue()
+    if target == "AVIF" and block:
+        stand_in.pop(_ORIENTATION, None)  # as Pillow does
+        written = stand_in.tobytes()
+        if encoded.count(written) != 1:
+            raise ValueError("its EXIF block cannot be placed")
+        encoded = encoded.replace(written, block)
+    return encoded
+
+
+def _stand_in(block: bytes) -> tuple[Image.Exif, bytes]:
+    """A block of the orientation and length of another one, and that one, filled up to it."""
+    exif_of_block = Image.Exif()
+    exif_of_block.load(block)
+    stand_in = Image.Exif()
+    stand_in[_DESCRIPTION] = "-" * 8
+    least = len(stand_in.tobytes())
+    stand_in[_DESCRIPTION] = "-" * (8 + max(0, len(block) - least))
+    stand_in_bytes = stand_in.tobytes()
+    stand_in[_ORIENTATION] = valid_orientation(exif_of_block.get(_ORIENTATION))
+    return stand_in, block.ljust(len(stand_in_bytes), b"\0")
 
 
 def _without_palette(image: Image.Image) -> Image.Image:
@@ -133,8 +214,9 @@ def _without_palette(image: Image.Image) -> Image.Image:
 def _of_inks(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Metadata]:
     """A picture in CMYK as sRGB; by its profile, if it has one."""
     profile = metadata.icc
-    # Profile and encoding are those of four channels.
-    metadata = dataclasses.replace(metadata, icc=b"", same_format={})
+    # Profile and coding are those of four channels.
+    segments = jpeg.without_profile(metadata.same_format["segments"])
+    metadata = dataclasses.replace(metadata, icc=b"", same_format={"segments": segments})
     if not profile:
         return image.convert("RGB"), metadata
     try:
@@ -150,12 +232,26 @@ def _readable(data: bytes) -> list[str]:
     formats = ["JPEG", "WEBP", "BMP", "GIF"]
     if ".avif" in FORMATS:
         formats.append("AVIF")
-    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+    brands = heif.brands(data)
+    if brands and not brands & {b"avif", b"avis"}:
+        if not brands & _OF_HEIC:
+            raise InputError("is a video or another film format; give it the name of its format")
         if ".heic" not in FORMATS:
             raise InputError("looks like HEIC; pip install pillow-heif to read it")
         _register_heif()
         formats.append("HEIF")
     return formats
+
+
+def _unidentified(data: bytes) -> str:
+    """Why a file is no photograph."""
+    if heif.brands(data) & {b"avif", b"avis"} and ".avif" not in FORMATS:
+        return "is AVIF, which this Pillow was built without; convert it to PNG"
+    for start, name in _OTHERS.items():
+        if data.startswith(start):
+            return f"is {name}, which is not read; convert it to PNG"
+    known = ", ".join(FORMATS)
+    return f"is no image, or of a format other than {known}, or damaged at its start"
 
 
 @functools.cache
@@ -176,40 +272,62 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return array
 
 
-def _metadata(image: Image.Image, kind: str, data: bytes) -> Metadata:
+def _metadata(image: Image.Image, kind: str, data: bytes) -> tuple[Metadata, set[str]]:
+    """The metadata, and names in `LOST` of what goes."""
     info = image.info
     options: dict[str, Any] = {}
+    gone: set[str] = set()
+    colours = None
     if kind == "JPEG":
-        options = jpeg.settings(image, data)
-    elif kind == "WEBP" and _webp_is_lossless(data):
-        options = {"lossless": True, "exact": True}
-    elif kind == "AVIF":
-        options = {"subsampling": _avif_subsampling(data)}
-    elif kind == "HEIF":
-        options = {key: info[key] for key in ("chroma", "nclx_profile") if info.get(key)}
-    exif, orientation = exif_of(image)
-    return Metadata(
-        exif=exif,
+        options, gone = jpeg.settings(image, data)
+    elif kind == "WEBP":
+        chunks = _webp_chunks(data)
+        if b"VP8L" in chunks:
+            options = {"lossless": True, "exact": True}
+        if b"C2PA" in chunks:
+            gone.add("c2pa")
+    elif kind in ("AVIF", "HEIF"):
+        options, depth = _avif_settings(data) if kind == "AVIF" else _heif_settings(info)
+        gone = heif.lost(data) | ({"deep"} if depth > 8 else set())
+        colours = heif.nclx(data)
+    block, orientation = exif_of(image)
+    packet = xmp.cleaned(info.get("xmp") or b"", extended=False)
+    metadata = Metadata(
+        exif=block,
         icc=info.get("icc_profile") or b"",
-        xmp=info.get("xmp") or b"",
+        xmp=packet.packet,
         dpi=valid_dpi(info.get("dpi")),
         orientation=orientation,
+        colours=colours,
         same_format=options,
     )
+    return metadata, gone | packet.lost
 
 
-def _webp_is_lossless(data: bytes) -> bool:
-    start = 12
-    while start + 8 <= len(data) and data[start : start + 4] != b"VP8L":
+def _webp_chunks(data: bytes) -> set[bytes]:
+    start, kinds = 12, set()
+    while start + 8 <= len(data):
+        kinds.add(data[start : start + 4])
         size = int.from_bytes(data[start + 4 : start + 8], "little")
         start += 8 + size + size % 2
-    return start + 8 <= len(data)
+    return kinds
 
 
-def _avif_subsampling(data: bytes) -> str:
-    """Reads it from the third byte of the box with the decoder's configuration."""
+def _avif_settings(data: bytes) -> tuple[dict[str, Any], int]:
+    """Subsampling and depth, from the third byte of the box with the decoder's configuration."""
     place = data.find(b"av1C") + 6
     flags = data[place] if 6 <= place < len(data) else 0
+    subsampling = {0x0C: "4:2:0", 0x08: "4:2:2"}.get(flags & 0x0C, "4:4:4")
     if flags & 0x10:
-        return "4:0:0"
-    return {0x0C: "4:2:0", 0x08: "4:2:2"}.get(flags & 0x0C, "4:4:4")
+        subsampling = "4:0:0"
+    return {"subsampling": subsampling}, 10 if flags & 0x40 else 8
+
+
+# What describes the picture's light stays true of other pixels.
+_OF_LIGHT = ("content_light_level", "mastering_display_colour_volume")
+_OF_LIGHT += ("ambient_viewing_environment", "nominal_diffuse_white_luminance")
+
+
+def _heif_settings(info: dict[Any, Any]) -> tuple[dict[str, Any], int]:
+    kept = ("chroma", "nclx_profile", "pixel_aspect_ratio", *_OF_LIGHT)
+    return {key: info[key] for key in kept if info.get(key)}, info.get("bit_depth", 8)
