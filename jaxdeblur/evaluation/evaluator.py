@@ -178,7 +178,7 @@ class Evaluator:
         restored = None
         if self._module is not None:
             seen = np.asarray(current if self._channels == 3 else blurred)
-            restored = restore.restore(self._module, variables, seen, self._options, limits={})
+            restored = restore.restore(self._module, variables, seen, self._options, limits=None)
         return self._measure(current, sharp, restored)
 
 

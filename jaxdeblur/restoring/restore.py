@@ -22,7 +22,8 @@ from jaxdeblur.models.layers import current_frame
 from jaxdeblur.models.variables import needed
 from jaxdeblur.pixels import check_range, from_float, to_float
 from jaxdeblur.restoring import tiling
-from jaxdeblur.restoring.plausible import implausible
+from jaxdeblur.restoring.flat import keep_flat
+from jaxdeblur.restoring.plausible import LIMITED_SIDE, implausible
 from jaxdeblur.restoring.scales import bands, restore_scales
 from jaxdeblur.runtime.startup import inference_options, quick_compilation_options
 
@@ -68,7 +69,7 @@ def restore(
     variables: Any,
     blurred: np.ndarray,
     options: Options,
-    limits: Mapping[str, float],
+    limits: Mapping[str, float] | None,
 ) -> np.ndarray:
     """Restores one picture or a batch.
 
@@ -77,117 +78,167 @@ def restore(
       variables: its variables.
       blurred: `[H, W, C]` or `[B, H, W, C]` of any size; uint8, uint16, or float in [0, 1].
       options: how to restore.
-      limits: see `plausible.implausible`.
+      limits: see `plausible.implausible`; None for the network's own result, whatever it is.
 
     Returns:
       The restored pictures with 3 channels, clipped, of the input's type. A tile whose result is
-      implausible is the input's, and a warning is logged that names it.
+      implausible is the input's, and a warning is logged that names it. What is flat stays so
+      (`flat.keep_flat`).
 
     Raises:
       InputError: scales for a network of video mode, or floats outside [0, 1].
     """
     check_range(blurred, "blurred")
-    if options.strength == 0:
-        return np.array(current_frame(blurred))
-    check_range(blurred, "blurred")
-    if options.strength == 0:
-        return np.array(current_frame(blurred))
-    if not options.scales:
-        return _restore_tiles(module, variables, blurred, options, limits)
-    if blurred.shape[-1] != 3:
+    _tell_not_finite(blurred)
+    before = current_frame(blurred)
+    if options.strength == 0 or not blurred.size:
+        return np.array(before)
+    if options.scales and blurred.shape[-1] != 3:
         raise InputError(
             f"scales = {options.scales} are for networks of image mode; this one sees three frames"
         )
-    full = dataclasses.replace(options, strength=1.0, scales=())
 
-    def once(picture):
-        return _restore_tiles(module, variables, picture, full, limits)
+    def restore_view(view: np.ndarray, **how: bool) -> np.ndarray:
+        def once(pictures: np.ndarray) -> np.ndarray:
+            return _restore_tiles(module, variables, pictures, options.tile, limits, **how)
 
-    restored = restore_scales(once, blurred, options.scales)
+        return restore_scales(once, view, options.scales)
+
+    # What is mixed with something is clipped afterwards.
+    mixed = options.self_ensemble or options.strength < 1
+    restore_view = functools.partial(restore_view, clipped=not mixed or bool(options.scales))
+    if options.self_ensemble:
+        restored = _mean_over_turns(restore_view, blurred)
+    elif mixed:
+        restored = restore_view(to_float(blurred))
+    else:
+        restored = restore_view(blurred)
+    if limits is not None:
+        keep_flat(before, restored)
     if options.strength < 1:
-        for rows in bands(blurred.shape[-3]):
-            before, after = to_float(blurred[..., rows, :, :]), to_float(restored[..., rows, :, :])
-            mixed = before + options.strength * (after - before)
-            restored[..., rows, :, :] = from_float(mixed, blurred.dtype)
-    return restored
+        _mix(before, restored, options.strength)
+    return from_float(restored, blurred.dtype) if mixed else restored
+
+
+def _tell_not_finite(blurred: np.ndarray) -> None:
+    """Names pixels that no network can make something of."""
+    if np.issubdtype(blurred.dtype, np.integer):
+        return
+    wrong = ~np.isfinite(blurred)
+    if wrong.any():
+        *_, row, column, _ = np.argwhere(wrong)[0].tolist()
+        count = int(wrong.any(-1).sum())
+        which = "1 pixel that is" if count == 1 else f"{count} pixels that are"
+        _log.warning("has %s NaN or infinite, first at row %d, column %d", which, row, column)
+
+
+def _mean_over_turns(restore_view: Callable[..., np.ndarray], blurred: np.ndarray) -> np.ndarray:
+    """The mean over the 8 flips and turns, each restored as if it were given; not clipped."""
+    total = np.zeros((*blurred.shape[:-1], 3), np.float32)
+    for flipped, turns in itertools.product((False, True), range(4)):
+
+        def turned(x: np.ndarray, flipped=flipped, turns=turns) -> np.ndarray:
+            return np.rot90(x[..., ::-1, :] if flipped else x, turns, (-3, -2))
+
+        # Told once: in a turned picture a tile's place says nothing.
+        view = to_float(np.ascontiguousarray(turned(blurred)))
+        turned(total)[...] += restore_view(view, telling=not (flipped or turns))
+    return total / 8
+
+
+def _mix(before: np.ndarray, restored: np.ndarray, strength: float) -> None:
+    """Takes back a part of the change of float pictures, in place."""
+    for rows in bands(before.shape[-3]):
+        was = to_float(before[..., rows, :, :])
+        restored[..., rows, :, :] = was + strength * (restored[..., rows, :, :] - was)
 
 
 def _restore_tiles(
     module: nn.Module,
     variables: Any,
     blurred: np.ndarray,
-    options: Options,
-    limits: Mapping[str, float],
+    tile: tiling.Tile,
+    limits: Mapping[str, float] | None,
+    *,
+    clipped: bool = True,
+    telling: bool = True,
 ) -> np.ndarray:
-    """Restores pictures at their own size; see `restore`."""
+    """Restores pictures at their own size, once.
+
+    Args:
+      module: and the next ones as of `restore`.
+      clipped: give the input's type; else float32 as the network has it.
+      telling: log what there is to tell.
+    """
     single = blurred.ndim == 3
     pictures = blurred[None] if single else blurred
     shape = (*pictures.shape[:3], 3)
-    if not math.prod(shape):
-        return np.empty(shape[single:], blurred.dtype)
-    cut = {"turned": options.self_ensemble, "single": single}
     budget = pixels_at_once(module, blurred.shape[-1])
-    plan = tiling.plan(module, pictures.shape[1:3], options.tile, budget=budget, **cut)
-    if plan.blended and (count := len(plan.rows) * len(plan.columns)) > 1:
+    plan = tiling.plan(module, pictures.shape[1:3], tile, single=single, budget=budget)
+    if telling and plan.blended and (count := len(plan.rows) * len(plan.columns)) > 1:
         _log.info("%d tiles of %dx%d pixels, blended where they overlap", count, *plan.shape[::-1])
     # What tiles give is added up where they are blended, and is final where they are not.
-    restored = np.zeros(shape, np.float32) if plan.blended else np.empty(shape, blurred.dtype)
+    in_place = clipped and not plan.blended
+    restored = np.empty(shape, blurred.dtype) if in_place else np.zeros(shape, np.float32)
     tiles = list(itertools.product(range(len(pictures)), plan.rows, plan.columns))
     # Tiles that are blended are large, and fill a device by themselves.
     alone = single or plan.blended
     at_once = 1 if alone else max(min(len(tiles), budget // math.prod(plan.shape)), 1)
-    at_once = _for_devices(at_once, len(tiles), module, plan.shape, options.self_ensemble)
+    at_once = _for_devices(at_once, len(tiles), module, plan.shape)
     for start in range(0, len(tiles), at_once):
         chosen = tiles[start : start + at_once]
         windows = np.stack([tiling.window(pictures[i], r, c, plan.shape) for i, r, c in chosen])
         missing = at_once - len(chosen)  # a batch of another size would be another program
         filled = np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])
-        results = _ensemble(module, variables, filled, options.self_ensemble)
+        results = _apply(module, variables, to_float(filled))
         for (i, rows, columns), window, result in zip(chosen, windows, results, strict=False):
-            part = _plausible_part(window, result, rows, columns, options.strength, limits)
+            if limits is not None and (
+                reason := _judged(plan, rows, columns, shape, window, result, limits)
+            ):
+                result = to_float(current_frame(window))
+                if telling:
+                    _log.warning("%s left as they were: %s", _place(rows, columns), reason)
+            part = result[rows.inside, columns.inside]
             target = restored[i, rows.first : rows.stop, columns.first : columns.stop]
-            if plan.blended:
-                target += part * tiling.weight_of(rows, columns)
-            else:
+            if in_place:
                 target[...] = from_float(part, blurred.dtype)
-    if plan.blended:
+            else:
+                target += part * tiling.weight_of(rows, columns)
+    if clipped and not in_place:
         total, restored = restored, np.empty(shape, blurred.dtype)
         for band in bands(shape[1]):
             restored[:, band] = from_float(total[:, band], blurred.dtype)
     return restored[0] if single else restored
 
 
-def _for_devices(
-    at_once: int, count: int, module: nn.Module, shape: tuple[int, int], turned: bool
-) -> int:
+def _judged(
+    plan: tiling.Plan,
+    rows: tiling.Span,
+    columns: tiling.Span,
+    size: tuple[int, ...],
+    window: np.ndarray,
+    result: np.ndarray,
+    limits: Mapping[str, float],
+) -> str | None:
+    """Why a tile's result is implausible, or None; judged by enough pixels, if there are."""
+    pairs = zip((rows, columns), plan.shape, size[1:3], strict=True)
+    judged = tuple(span.grown(LIMITED_SIDE, tile, whole) for span, tile, whole in pairs)
+    return implausible(to_float(current_frame(window[judged])), result[judged], limits)
+
+
+def _place(rows: tiling.Span, columns: tiling.Span) -> str:
+    return f"rows {rows.first} to {rows.stop}, columns {columns.first} to {columns.stop}"
+
+
+def _for_devices(at_once: int, count: int, module: nn.Module, shape: tuple[int, int]) -> int:
     """How many of `count` tiles to restore at once, `at_once` or more: as many on each device.
 
     As they are, where the devices share each tile instead.
     """
     devices = jax.local_device_count()
-    widths = shape if turned else shape[1:]  # turned, a tile's height too
-    divisible = all(shares.fit(module, width, devices) for width in widths)
-    if count % devices == 0 or not divisible:
+    if count % devices == 0 or not shares.fit(module, shape[1], devices):
         return tiling.round_up(at_once, devices)
     return at_once
-
-
-def _plausible_part(
-    window: np.ndarray,
-    result: np.ndarray,
-    rows: tiling.Span,
-    columns: tiling.Span,
-    strength: float,
-    limits: Mapping[str, float],
-) -> np.ndarray:
-    """What a tile gives to the result, float32: mixed with what it was, or that alone."""
-    inside = rows.inside, columns.inside
-    before, after = to_float(current_frame(window[inside])), result[inside]
-    if reason := implausible(before, after, limits):
-        where = f"rows {rows.first} to {rows.stop}, columns {columns.first} to "
-        _log.warning("%s%d left as they were: %s", where, columns.stop, reason)
-        return before
-    return before + strength * (after - before)
 
 
 def restore_frames(
@@ -238,19 +289,6 @@ def _device_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not a POSIX system
         return _DEFAULT_BYTES
-
-
-def _ensemble(module, variables, windows: np.ndarray, all_ways: bool) -> np.ndarray:
-    """Restores `[N, H, W, C]`, once or as the mean over 8 flips and turns, to float32."""
-    blurred = to_float(windows)
-    if not all_ways:
-        return _apply(module, variables, blurred)
-    total = np.zeros((*blurred.shape[:3], 3), np.float32)
-    for flipped, turns in itertools.product((False, True), range(4)):
-        view = np.rot90(blurred[:, :, ::-1] if flipped else blurred, turns, (1, 2))
-        result = np.rot90(_apply(module, variables, view), -turns, (1, 2))
-        total += result[:, :, ::-1] if flipped else result
-    return total / 8
 
 
 def _apply(module: nn.Module, variables: Any, blurred: np.ndarray) -> np.ndarray:

@@ -5,8 +5,10 @@ So a tile with that margin gives what the whole picture would, to rounding, if i
 network's grid and the margin is left out only where the picture itself ends. The others have no
 `reach`, and their tiles are blended (`blending`).
 
-XLA compiles a program for each size. A single picture is therefore padded, by reflection, to a size
-that tiles of a few shapes cover; a batch, whose size its user chose, to the network's grid alone.
+Pictures are padded, by reflection, to the network's grid and no further: what is restored is what
+the network makes of the whole. XLA compiles a program for each size, though. A single picture is
+therefore covered with tiles of a few shapes, a batch, whose size its user chose, with what is least
+work.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ Tile = int | Literal["auto", "off"]
 # Shapes of tiles, in pixels: few, so that a folder of photographs compiles few programs, and small
 # enough for the caches of a CPU (with 64 channels, a pixel costs half as much again beyond).
 _SHAPES = ((256, 256), (384, 512), (512, 384), (512, 768), (768, 512), (768, 768))
+# For pictures that are just as high or as wide.
+_COMMON = ((480, 640), (640, 480), (720, 768), (768, 720))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,18 @@ class Span:
         """The tile's own pixels that it gives to the result."""
         return slice(self.first - self.start, self.stop - self.start)
 
+    def grown(self, side: int, tile: int, size: int) -> slice:
+        """The same, grown to `side` pixels where the tile has as many of the picture.
+
+        Args:
+          side: pixels.
+          tile: length of the tile.
+          size: of the picture along the axis.
+        """
+        first = max(min(self.first, self.stop - side), self.start, 0)
+        stop = min(max(self.stop, first + side), self.start + tile, size)
+        return slice(first - self.start, stop - self.start)
+
 
 def cut(length: int, padded: int, tile: int, reach: tuple[int, int], multiple: int) -> list[Span]:
     """Covers one axis of a picture with overlapping tiles.
@@ -57,7 +73,9 @@ def cut(length: int, padded: int, tile: int, reach: tuple[int, int], multiple: i
     Args:
       length: of the picture, in pixels.
       padded: its length with padding, a multiple of `multiple`.
-      tile: length of a tile, a multiple of `multiple`, `padded` at most.
+      tile: length of a tile, a multiple of `multiple`. It may be more than `padded` where that is
+        no less than both reaches: then a tile that starts with the picture and one that ends with
+        it cover it, and what lies beyond the other end is not seen.
       reach: pixels before and after its own that a restored pixel depends on.
       multiple: tiles start on multiples of it.
 
@@ -65,7 +83,8 @@ def cut(length: int, padded: int, tile: int, reach: tuple[int, int], multiple: i
       The tiles in order; what they give follows one another from 0 to `length`.
     """
     before, after = reach
-    spans = [Span(0, 0, length if tile == padded else min(tile - after, length))]
+    seen = min(tile, padded)
+    spans = [Span(0, 0, length if tile == padded else min(seen - after, length))]
     while spans[-1].stop < length:
         first = spans[-1].stop
         start = min((first - before) // multiple * multiple, padded - tile)
@@ -98,9 +117,8 @@ class Plan:
         multiple: int,
     ) -> Plan | None:
         """The plan with tiles of a shape; None where their margins leave nothing of them."""
-        shape = (min(shape[0], padded[0]), min(shape[1], padded[1]))
         for tile, whole in zip(shape, padded, strict=True):
-            if tile < whole and tile < sum(reach) + multiple:
+            if tile != whole and min(tile, whole) < sum(reach) + multiple:
                 return None
         spans = (
             cut(length, whole, tile, reach, multiple)
@@ -119,30 +137,11 @@ class Plan:
         return math.prod(self.shape) * len(self.rows) * len(self.columns)
 
 
-def padded_size(module: nn.Module, size: tuple[int, int], *, single: bool) -> tuple[int, int]:
-    """Returns the height and width to which pictures of a size are padded.
-
-    They depend on nothing else, so that no option changes what lies beyond the picture.
-    """
-    network: Any = module
-    multiple = network.size_multiple
-    height, width = (round_up(max(n, network.minimum_size), multiple) for n in size)
-    if not single:
-        return height, width
-    choices = []
-    for shape in _SHAPES:
-        padded = (max(height, shape[0]), max(width, shape[1]))
-        if tiles := Plan.of(size, padded, shape, network.reach, multiple):
-            choices.append((tiles.pixels, padded))
-    return min(choices)[1] if choices else (height, width)
-
-
 def plan(
     module: nn.Module,
     size: tuple[int, int],
     tile: Tile = "auto",
     *,
-    turned: bool = False,
     single: bool,
     budget: int,
 ) -> Plan:
@@ -152,7 +151,6 @@ def plan(
       module: the network.
       size: height and width of the picture in pixels.
       tile: side of square tiles in pixels, "auto" for tiles that fit the memory, "off" for none.
-      turned: the tiles will be flipped and turned.
       single: a picture by itself, which shares programs with pictures of other sizes.
       budget: pixels that may be restored at once.
 
@@ -163,30 +161,40 @@ def plan(
     multiple, reach = network.size_multiple, network.reach
     if reach is None:
         return _blended_plan(network, size, tile, budget)
-    if turned:  # the network sees as far to the other side
-        reach = (max(reach), max(reach))
-    padded = padded_size(module, size, single=single)
-    at_once = min(budget, math.prod(_SHAPES[-1]))
-    if tile == "off" or (tile == "auto" and not single and math.prod(padded) <= at_once):
-        shapes = [padded]
+    height, width = (round_up(max(n, network.minimum_size), multiple) for n in size)
+    whole = (height, width)
+    if tile == "off" or (
+        tile == "auto" and not single and height * width <= min(budget, math.prod(_SHAPES[-1]))
+    ):
+        shapes = [whole]
     elif tile == "auto":
-        # Tiles that the picture is too small for would be cut to its size, each time another one.
-        shapes = [s for s in _SHAPES if not single or (s[0] <= padded[0] and s[1] <= padded[1])]
+        shapes = _shared_shapes(whole) if single else [_within(s, whole) for s in _SHAPES]
     else:
         side = round_up(tile, multiple)
-        shapes = [(side, side)]
-    plans = [p for s in shapes if (p := Plan.of(size, padded, s, reach, multiple))]
+        shapes = [_within((side, side), whole)]
+    plans = [p for s in shapes if (p := Plan.of(size, whole, s, reach, multiple))]
     if not plans and tile != "auto":
         raise InputError(
             f"tile = {tile} is too small for {type(module).__name__}, whose margins are "
             f"{reach[0]} and {reach[1]} pixels; {sum(reach) + multiple} at least, or 'auto'"
         )
-    if not plans and (whole := Plan.of(size, padded, padded, reach, multiple)):
-        plans = [whole]  # no tile is larger than its margins
+    if not plans:  # the picture, or every tile, is no larger than the margins
+        smallest = _within(_SHAPES[0], whole)
+        plans = [p for s in (smallest, whole) if (p := Plan.of(size, whole, s, reach, multiple))]
     fitting = [p for p in plans if math.prod(p.shape) <= budget]
     if fitting:
         return min(fitting, key=lambda p: p.pixels)
     return min(plans, key=lambda p: math.prod(p.shape))
+
+
+def _shared_shapes(whole: tuple[int, int]) -> list[tuple[int, int]]:
+    """The shapes for single pictures of a size."""
+    common = [s for s in _COMMON if s[0] == whole[0] or s[1] == whole[1]]
+    return [*_SHAPES, *common]
+
+
+def _within(shape: tuple[int, int], whole: tuple[int, int]) -> tuple[int, int]:
+    return min(shape[0], whole[0]), min(shape[1], whole[1])
 
 
 def _blended_plan(network: Any, size: tuple[int, int], tile: Tile, budget: int) -> Plan:
@@ -212,9 +220,9 @@ def _blended_plan(network: Any, size: tuple[int, int], tile: Tile, budget: int) 
 
 
 def weight_of(rows: Span, columns: Span) -> np.ndarray:
-    """What a tile counts for where tiles are blended, float32 `[H, W, 1]`."""
-    assert rows.weight is not None
-    assert columns.weight is not None
+    """What a tile counts for at each pixel that it gives, float32 `[H, W, 1]`; 1 unless blended."""
+    if rows.weight is None or columns.weight is None:
+        return np.ones((1, 1, 1), np.float32)
     return (rows.weight[:, None] * columns.weight)[..., None]
 
 
