@@ -61,7 +61,7 @@ def write(
     rate: int = 25,
     form: str | None = None,
 ) -> Path:
-    """A file of frames, each of one level that differs from frame to frame."""
+    """A file of frames, each of one level, that differs from frame to frame, without colour."""
     with av.open(str(path), "w", format=form) as output:
         stream = output.add_stream(codec, rate=rate, options=options or {})
         context = stream.codec_context
@@ -72,8 +72,8 @@ def write(
         stream.metadata.update(stream_tags or {})
         for index in range(count):
             frame = av.VideoFrame(*size, pix_fmt)
-            for plane in frame.planes:
-                plane.update(bytes([60 + 20 * index]) * plane.buffer_size)
+            for number, plane in enumerate(frame.planes):
+                plane.update(bytes([128 if number else 60 + 20 * index]) * plane.buffer_size)
             frame.pts, frame.time_base = index, Fraction(1, rate)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))

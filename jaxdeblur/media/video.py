@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import colours, left_out
+from jaxdeblur.media import colours, left_out, sniffing
 from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened
 from jaxdeblur.media.encoding import MUXERS, Writer
 from jaxdeblur.runtime.atomic import replacing
@@ -33,6 +33,12 @@ CONTAINERS: tuple[str, ...] = tuple(MUXERS)
 Frames = Iterable[np.ndarray]  # RGB uint8 [H, W, 3]
 Restore = Callable[[Iterator[np.ndarray]], Frames]
 StrPath = str | os.PathLike[str]
+
+
+def holds_video(path: StrPath) -> bool:
+    """Whether a file is a video: by its content, or, where that tells nothing, by its name."""
+    path = Path(path)
+    return sniffing.is_video(sniffing.head_of(path)) or path.suffix.lower() in SUFFIXES
 
 
 def count_frames(path: StrPath) -> int | None:

@@ -1,0 +1,70 @@
+"""Tells videos from photographs by the first bytes of a file."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+_LENGTH = 1024  # bytes that are looked at
+
+_STARTS = (
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"FLV\x01",
+    b"OggS",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMV
+    b"\x06\x0e\x2b\x34\x02\x05\x01\x01",  # MXF
+    b"\x00\x00\x01\xba",  # MPEG program stream
+    b"\x00\x00\x01\xb3",  # MPEG-1 or MPEG-2 without a container
+    b"DKIF",  # IVF
+    b"nut/multimedia container",
+    b"YUV4MPEG2 ",
+)
+
+# ISO/IEC 14496-12: the kinds of box that such a file begins with, and the brands of photographs.
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_PHOTO_BRANDS = (
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"heif"),
+    *(b"mif1", b"mif2", b"msf1", b"miaf", b"avif", b"avis", b"jpeg", b"jpgs", b"crx "),
+)
+_VIDEO_BRANDS = (b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ")
+
+_SYNC = 0x47  # the first byte of every packet of an MPEG transport stream
+_PACKETS = ((0, 188), (4, 192))  # where the first one has it, and how long they are
+
+
+def is_video(head: bytes) -> bool:
+    """Whether a file that begins so is a video; False also of what is not known."""
+    if head[4:8] in _FIRST_BOXES:
+        return not is_iso_photo(head)
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"AVI "
+    return head.startswith(_STARTS) or _is_transport_stream(head)
+
+
+def is_iso_photo(head: bytes) -> bool:
+    """Whether a file that begins so is a photograph in boxes, such as HEIC, AVIF or CR3."""
+    if head[4:8] != b"ftyp":
+        return False
+    major, end = head[8:12], int.from_bytes(head[:4], "big")
+    others = {head[at : at + 4] for at in range(16, min(end, len(head)), 4)}
+    like_photo = not others.isdisjoint(_PHOTO_BRANDS) and others.isdisjoint(_VIDEO_BRANDS)
+    return major in _PHOTO_BRANDS or (like_photo and major not in _VIDEO_BRANDS)
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file; b"" of what is none, or cannot be read."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would take from it
+            return b""
+        with path.open("rb") as file:
+            return file.read(_LENGTH)
+    except (OSError, ValueError):
+        return b""
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    for first, length in _PACKETS:
+        syncs = head[first::length]
+        if len(syncs) >= 3 and set(syncs) == {_SYNC}:
+            return True
+    return False
