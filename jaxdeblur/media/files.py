@@ -31,7 +31,7 @@ class Job:
 
     @property
     def is_video(self) -> bool:
-        return self.source.suffix.lower() in video.SUFFIXES
+        return video.holds_video(self.source)
 
     @property
     def comparison(self) -> Path:
@@ -132,13 +132,13 @@ def _names_a_file(inputs: Sequence[str], output: str, frames: bool) -> bool:
     one = len(inputs) == 1 and not Path(inputs[0]).expanduser().is_dir()
     if not one or Path(output).expanduser().is_dir() or output.endswith("/"):
         return False
-    is_video = Path(inputs[0]).suffix.lower() in video.SUFFIXES
+    is_video = video.holds_video(Path(inputs[0]).expanduser())
     return bool(Path(output).suffix) or (frames and is_video)
 
 
 def _target(source: Path, relative: Path, output: str | None, frames: bool) -> Path:
-    suffix, is_video = source.suffix, source.suffix.lower() in video.SUFFIXES
-    if is_video:
+    suffix = source.suffix
+    if video.holds_video(source):
         suffix = "" if frames else _container(suffix)
     elif suffix.lower() == ".gif":
         suffix = ".png"  # which holds more colours
