@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.runtime import atomic
+from jaxdeblur.runtime import atomic, locks, paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def read(path: str | Path) -> list[Row]:
     """
     name = f"table = {str(path)!r}"
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
+        with paths.local(path, "table").open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file)) or [[]]
     except FileNotFoundError:
         return []
@@ -114,6 +115,8 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
 def add(path: str | Path, rows: Sequence[Row]) -> None:
     """Adds rows to a table, in place of those of the same evaluations.
 
+    Of several processes that add to one table, each waits for the one before.
+
     Args:
       path: of the table; its folder must exist.
       rows: all that the evaluations have.
@@ -122,11 +125,13 @@ def add(path: str | Path, rows: Sequence[Row]) -> None:
       InputError: what is there is no table of results, or cannot be written; it stays as it is.
     """
     evaluations = {row.evaluation for row in rows}
-    old = read(path)
-    replaced = (i for i, row in enumerate(old) if row.evaluation in evaluations)
-    first = next(replaced, len(old))
-    rest = [row for row in old[first:] if row.evaluation not in evaluations]
-    write(path, [*old[:first], *rows, *rest])
+    # A link's file is the one that is replaced, and so the one that is locked.
+    with locks.waiting_for(Path(os.path.realpath(paths.local(path, "table")))):
+        old = read(path)
+        replaced = (i for i, row in enumerate(old) if row.evaluation in evaluations)
+        first = next(replaced, len(old))
+        rest = [row for row in old[first:] if row.evaluation not in evaluations]
+        write(path, [*old[:first], *rows, *rest])
 
 
 def write(path: str | Path, rows: Sequence[Row]) -> None:
@@ -136,8 +141,9 @@ def write(path: str | Path, rows: Sequence[Row]) -> None:
       InputError: it cannot be written; what was there is as it was.
     """
     with (
-        atomic.replacing(Path(path).expanduser(), overwrite=True) as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
+        atomic.replacing(paths.local(path, "table"), overwrite=True) as partial,
+        # Names of files need not be text.
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)

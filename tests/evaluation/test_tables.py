@@ -1,4 +1,6 @@
 import datetime
+import subprocess
+import sys
 
 import pytest
 
@@ -106,3 +108,65 @@ def test_a_table_that_cannot_be_written_is_named(tmp_path):
         tables.write(tmp_path / "missing" / "table.csv", [row()])
     with pytest.raises(InputError, match="directory"):
         tables.read(tmp_path)
+
+
+ADDING = """
+import sys, dataclasses
+from jaxdeblur.evaluation import tables
+path, number = sys.argv[1:]
+row, = tables.read(sys.argv[1].replace("table", "first"))
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(12):
+    tables.add(path, [dataclasses.replace(row, weights=f"{number}/{i}")])
+"""
+
+
+def test_no_row_is_lost_when_several_processes_add_to_one_table(tmp_path):
+    tables.write(tmp_path / "first.csv", [row()])
+    (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")  # another name of the same table
+    command = [sys.executable, "-c", ADDING]
+    processes = [
+        subprocess.Popen(
+            [*command, str(tmp_path / "table.csv"), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    tables.add(tmp_path / "link.csv", [row(weights="through a link")])
+    assert [process.wait() for process in processes] == [0] * 4
+    for process in processes:
+        process.communicate()
+    lines = (tmp_path / "table.csv").read_text().splitlines()  # not our own reader
+    assert len(lines) == 1 + 4 * 12 + 1
+    assert len({line.partition(",")[0] for line in lines}) == len(lines)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["first.csv", "link.csv", "table.csv"]
+
+
+def test_a_table_of_the_longest_name_is_added_to(tmp_path):
+    path = tmp_path / ("t" * 251 + ".csv")
+    tables.add(path, [row()])
+    tables.add(path, [row(weights="other")])
+    assert len(tables.read(path)) == 2
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/t.csv", "n" * 300, "a/" * 2100 + "t.csv"])
+def test_names_that_no_file_can_have_are_told(tmp_path, name):
+    for call in (tables.read, lambda path: tables.add(path, [row()])):
+        with pytest.raises(InputError, match="table = "):
+            call(name if name.startswith("~") else tmp_path / name)
+
+
+def test_a_name_that_is_no_text_is_written_with_escapes(tmp_path):
+    tables.add(tmp_path / "table.csv", [row(weights="net (\udcff.pth)")])
+    assert b"net (\\udcff.pth)" in (tmp_path / "table.csv").read_bytes()
