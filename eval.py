@@ -6,6 +6,8 @@ python eval.py --config configs/atrous_cifar_small.py --workdir runs/atrous --ou
 import sys
 
 from jaxdeblur.cli import eval as evaluation
+from jaxdeblur.runtime import signals
 
 if __name__ == "__main__":
-    evaluation.main(sys.argv)
+    with signals.ending_at_once():
+        evaluation.main(sys.argv)

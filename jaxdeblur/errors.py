@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -40,6 +42,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else f"choose from {', '.join(known)}"
+
+
+# Control characters, ends of lines, and marks that turn the direction of the text after them: what
+# moves the cursor of a terminal, or hides a part of a name.
+_UNSEEN = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
+_ESCAPES = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*_UNSEEN, *range(0x2066, 0x206A), *range(0xD800, 0xE000))
+}
+
+
+def printable(text: object) -> str:
+    """Returns a text in which nothing acts on a terminal: `\\n` stands for the end of a line."""
+    return str(text).translate(_ESCAPES)
+
+
+def one_line(text: object) -> str:
+    """Returns a text of several lines as one, in which nothing acts on a terminal."""
+    return printable(re.sub(r"\s*[\r\n]\s*", " ", str(text).strip()))
 
 
 # What comes with the package itself; everything else comes with its extra `train`.
@@ -107,10 +128,11 @@ def reported(preempted_status: int = 0) -> Iterator[None]:
 
 
 def prepare_streams() -> None:
-    """Makes the standard streams take every name of a file.
+    """Makes the standard streams take every name of a file, and messages cost nothing.
 
     A name that a stream's encoding does not have is told with escapes. The place of a stream that
-    is closed is taken, before a file takes it, into which a library would then write.
+    is closed is taken, before a file takes it, into which a library would then write. What standard
+    error does not take, as of a terminal that was closed or a full disk, is lost without harm.
     """
     for number in (0, 1, 2):
         try:
@@ -120,6 +142,19 @@ def prepare_streams() -> None:
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure:
         reconfigure(errors="backslashreplace")
+    if sys.stderr is sys.__stderr__:  # nobody has put another in its place
+        encoding = getattr(sys.stderr, "encoding", "utf-8")  # there is none where it was closed
+        raw = io.BufferedWriter(_Unheard(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True)
+
+
+class _Unheard(io.FileIO):
+    """A stream that nobody may read: there is nobody to be told that it fails."""
+
+    def write(self, data) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
 
 
 def _drop_output() -> None:
@@ -139,7 +174,7 @@ def tell(error: BaseException, teller: str = "") -> None:
     """
     kind = "" if isinstance(error, Preempted) else "error: "
     message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-    print(kind + teller + " ".join(message.split()), file=sys.stderr)
+    print(kind + teller + one_line(message), file=sys.stderr)
 
 
 def exit_status(error: BaseException, preempted_status: int = 0) -> int:

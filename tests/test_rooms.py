@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the top of the house down: a room imports rooms below it, never one beside or above it.
 ORDER = (
-    ("train.py", "eval.py", "tools", "benchmarks"),
+    ("train.py", "eval.py", "tools", "benchmarks", "__main__"),
     ("cli",),
     ("training",),
     ("evaluation",),

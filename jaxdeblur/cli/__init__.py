@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import jaxdeblur
-from jaxdeblur.cli import convert, deblur, doctor, eval, fetch, models, prepare, train
 from jaxdeblur.errors import InputError, reported
+from jaxdeblur.runtime import signals
 
 # Subcommands whose flags are those of the keys of a configuration; they parse them themselves.
-_CONFIGURED = {"train": (train, "train a network"), "eval": (eval, "evaluate trained weights")}
+_CONFIGURED = {"train": "train a network", "eval": "evaluate trained weights"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,23 +20,39 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; ends the process with status 2 on wrong input."""
+    """Runs the command line; ends the process with status 2 on wrong input.
+
+    Args:
+      argv: the arguments; by default those of the process, which then is the command's own: it
+        ends at once when it is asked to.
+    """
+    if argv is None:
+        signals.end_at_once()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # What a subcommand imports is slow: not before signals are heard.
     if arguments and arguments[0] in _CONFIGURED:
-        command, _ = _CONFIGURED[arguments[0]]
-        command.main([f"jaxdeblur {arguments[0]}", *arguments[1:]])
+        _configured(arguments[0])([f"jaxdeblur {arguments[0]}", *arguments[1:]])
         return
     with reported():
         chosen = _parser().parse_args(arguments)
         chosen.run(chosen)
 
 
+def _configured(name: str):
+    from jaxdeblur.cli import eval, train
+
+    return {"train": train, "eval": eval}[name].main
+
+
 def _parser() -> argparse.ArgumentParser:
+    import jaxdeblur
+    from jaxdeblur.cli import convert, deblur, doctor, fetch, models, prepare
+
     parser = _Parser(prog="jaxdeblur", description="Image deblurring in JAX.")
     parser.add_argument("--version", action="version", version=jaxdeblur.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (deblur, models, fetch, prepare, convert, doctor):
         command.add_parser(commands)
-    for name, (_, summary) in _CONFIGURED.items():
+    for name, summary in _CONFIGURED.items():
         commands.add_parser(name, help=summary)
     return parser

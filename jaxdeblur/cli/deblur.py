@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jaxdeblur.cli import comparison
-from jaxdeblur.errors import InputError
-from jaxdeblur.runtime import atomic
+from jaxdeblur.errors import InputError, one_line, printable
+from jaxdeblur.runtime import atomic, paths
 from jaxdeblur.runtime.atomic import ExistsError
 
 if TYPE_CHECKING:
@@ -124,22 +124,34 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise InputError(f"--{name.replace('_', '-')} needs an input that is a file")
         if len(arguments.inputs) > 1:
             raise InputError("- (standard input) must be the only input")
-    if arguments.compare and not Path(arguments.compare).expanduser().exists():
-        raise InputError(f"--compare {arguments.compare!r} does not exist")
+    for name, value in (
+        ("-o", arguments.output),
+        ("--model", arguments.model),
+        ("--compare", arguments.compare),
+    ):
+        if value == "":
+            raise InputError(f"{name} '' names nothing; leave it out or name something")
+    if arguments.compare:
+        arguments.compare = paths.local(arguments.compare, "--compare")
+        if not arguments.compare.exists():
+            raise InputError(f"--compare {str(arguments.compare)!r} does not exist")
 
 
 @contextlib.contextmanager
 def _tidy_when_terminated() -> Iterator[None]:
-    """Lets SIGTERM, with which clusters end a job, remove the file in the making."""
+    """Lets SIGTERM remove the file in the making, in a process that is not the command's own."""
 
     def end(number: int, frame: object) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Handler(logging.Handler):
@@ -185,7 +197,7 @@ class _Restorer:
         if self._progress:
             self._progress.print(line)
         else:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
 
     @contextlib.contextmanager
     def log_told(self) -> Iterator[None]:
@@ -209,11 +221,11 @@ class _Restorer:
         sizes = [_num_pictures(job) for job in jobs]
         with ProgressLine("deblurring", max(sum(sizes), 1)) as self._progress:
             for job, size in zip(jobs, sizes, strict=True):
-                self._current = str(job.source)
+                self._current = printable(job.source)
                 try:
                     with _memory_told():
                         self._one(job)
-                except ExistsError:  # another process was quicker
+                except ExistsError:  # before, or meanwhile, by another process
                     self._tell_exists(job)
                 except InputError as error:
                     failed += 1
@@ -227,22 +239,29 @@ class _Restorer:
 
     def stream(self) -> None:
         """Restores standard input to standard output, or to the file that `-o` names."""
-        from jaxdeblur.media import photo
+        from jaxdeblur.media import photo, streams
 
         output = self._arguments.output
         self._current = "standard input"
-        to_file = output not in (None, _STREAM)
-        blurred = photo.read(sys.stdin.buffer.read(), name=self._current)
-        suffix = Path(output).suffix or None if to_file else None
-        photo.output_format(blurred, suffix)  # refuses before the work
+        source, sink = sys.stdin, sys.stdout
+        if source is None:
+            raise InputError("standard input is closed; give a file, or send one through a pipe")
+        target = None if output in (None, _STREAM) else paths.local(output, "-o")
+        if target:  # refuses before the work, as `output_format` does
+            atomic.check_free(target, overwrite=self._arguments.overwrite)
+        elif sink is None:
+            raise InputError("standard output is closed; name a file with -o")
+        blurred = photo.read(streams.read(source.buffer, self._current), name=self._current)
+        suffix = target.suffix or None if target else None
+        photo.output_format(blurred, suffix)
         with _memory_told():
             data = photo.encode(blurred, self._deblurrer(blurred.rgb, **self._options), suffix)
-        if to_file:
-            photo.write(output, data, overwrite=self._arguments.overwrite)
+        if target:
+            photo.write(target, data, overwrite=self._arguments.overwrite)
             return
         try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            sink.buffer.write(data)
+            sink.buffer.flush()
         except OSError as error:
             raise InputError(f"standard output cannot be written ({error})") from error
 
@@ -250,13 +269,21 @@ class _Restorer:
         if self._arguments.output is not None:
             _make_folder(job.target.parent)
         self._tidy(job.target.parent)
-        if job.target.exists() and not self._arguments.overwrite and not _is_folder(job):
-            if self._arguments.side_by_side and not job.is_video and not job.comparison.exists():
-                self._put_side_by_side(job)
-            self._tell_exists(job)
-            return
+        if _is_folder(job):
+            self._tidy(job.target)
+        else:
+            self._check_free(job)
         (self._video if job.is_video else self._photo)(job)
         self._tell_done(job.target)
+
+    def _check_free(self, job: Job) -> None:
+        """Raises what writing the result would raise, before the work."""
+        try:
+            atomic.check_free(job.target, overwrite=self._arguments.overwrite)
+        except ExistsError:
+            if self._arguments.side_by_side and not job.is_video and not job.comparison.exists():
+                self._put_side_by_side(job)
+            raise
 
     def _tidy(self, folder: Path) -> None:
         """Removes, once for a folder, what a killed run left in it."""
@@ -265,7 +292,7 @@ class _Restorer:
             atomic.remove_leftovers(folder)
 
     def _tell_exists(self, job: Job) -> None:
-        self.report(f"{job.target}: exists, left as it is (--overwrite replaces it)")
+        self.report(f"{printable(job.target)}: exists, left as it is (--overwrite replaces it)")
 
     def _tell_done(self, target: Path) -> None:
         if sys.stdout is None or self._unheard:
@@ -274,7 +301,7 @@ class _Restorer:
             self.report(str(target))
             return
         try:
-            print(target, flush=True)
+            print(printable(target), flush=True)  # one line a result, whatever its name
         except OSError as error:  # a pipe that was closed, a full disk: the files are done anyway
             self._unheard = True
             self.report(f"error: standard output cannot be written ({error.strerror})")
@@ -295,7 +322,7 @@ class _Restorer:
         if sharp is not None:
             pictures.append(sharp)
             self._comparisons.append(comparison.measure(*pictures))
-            self.report(f"{job.source}: {comparison.in_words(self._comparisons[-1])}")
+            self.report(f"{self._current}: {comparison.in_words(self._comparisons[-1])}")
         if self._arguments.side_by_side and (overwrite or not job.comparison.exists()):
             data = comparison.side_by_side(pictures)
             photo.write(job.comparison, data, overwrite=overwrite, like=job.source)
@@ -321,7 +348,7 @@ class _Restorer:
         if self._deblurrer.module.reach is not None:  # no network that official weights are of
             others = "for a shaken photograph `jaxdeblur fetch maxim-gopro` and --model maxim-gopro"
         self.report(
-            f"{job.source}: hardly changed, by {change:.1f} of 255 levels; it was sharp, or has "
+            f"{self._current}: hardly changed, by {change:.1f} of 255 levels; it was sharp, or has "
             f"another blur: {others} may do more"
         )
 
@@ -329,7 +356,9 @@ class _Restorer:
         from jaxdeblur.media import video
 
         if self._arguments.compare or self._arguments.side_by_side:
-            self.report(f"warning: {job.source}: --compare and --side-by-side are for photographs")
+            self.report(
+                f"warning: {self._current}: --compare and --side-by-side are for photographs"
+            )
 
         def restore(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             restored = self._deblurrer.frames(frames, **self._options)
@@ -347,7 +376,7 @@ class _Restorer:
         """The sharp photograph that a file is compared with, upright."""
         from jaxdeblur.media import photo
 
-        path = Path(self._arguments.compare).expanduser()
+        path = self._arguments.compare
         if path.is_dir():
             path = comparison.partner(path / job.relative)
         original = photo.read(path)
@@ -355,7 +384,7 @@ class _Restorer:
         size = blurred.upright(blurred.rgb).shape
         if sharp.shape != size:
             raise InputError(
-                f"{path} is {sharp.shape[1]}x{sharp.shape[0]} pixels, {job.source} "
+                f"{printable(path)} is {sharp.shape[1]}x{sharp.shape[0]} pixels, {self._current} "
                 f"{size[1]}x{size[0]}; --compare needs equal sizes"
             )
         return sharp
@@ -392,10 +421,11 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise InputError(f"{printable(folder)}: cannot be made ({error.strerror})") from error
 
 
 def _naming(source: Path, error: InputError) -> str:
     """The error as one line that names the file."""
-    line = " ".join(str(error).split())
-    return line if str(source) in line else f"{source}: {line}"
+    name = printable(source)
+    line = one_line(str(error).replace(str(source), name))
+    return line if name in line else f"{name}: {line}"

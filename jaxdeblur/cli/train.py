@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxdeblur.errors import InputError, reported
-from jaxdeblur.runtime import startup
+from jaxdeblur.runtime import signals, startup
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
             raise InputError("--workdir is missing; give the run a folder: --workdir runs/first")
         from jaxdeblur.training import train_and_evaluate
 
+        signals.raise_again()  # what a run has begun is ended in order
     with flags.joined(values, values.preempted_status):
         if values.config.compilation_cache:
             startup.use_compilation_cache()

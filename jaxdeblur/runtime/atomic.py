@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import os
 import secrets
-import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, printable
+from jaxdeblur.runtime import signals
 
 _PREFIX = ".jaxdeblur-"  # of the names of files in the making
 
@@ -38,27 +40,50 @@ def replacing(
       InputError: the file cannot be written. After this and any other error what was there is as
         it was, and nothing is left behind.
     """
-    name = os.fspath(path)
-    # The file that a link names is replaced, not the link.
-    target = Path(os.path.realpath(path) if overwrite and "\0" not in name else path)
+    name = printable(os.fspath(path))
+    target = check_free(path, overwrite=overwrite)
     try:
-        _check_free(target, name, overwrite)
         with _in_the_making(target) as partial:
-            if like is not None:
-                shutil.copymode(like, partial)
+            mode = None if like is None else _mode(like)
+            if mode is not None:
+                partial.chmod(mode | stat.S_IRUSR | stat.S_IWUSR)  # it is still to be written
             yield partial
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
+            if mode is not None:
+                partial.chmod(mode)
             if overwrite:
                 os.replace(partial, target)
             else:
                 _move_to_free_name(partial, target)
     except FileExistsError:
-        raise ExistsError(f"{name}: exists; give --overwrite or another name") from None
+        raise _exists(name) from None
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{name}: cannot be written ({error.strerror or error})") from error
+
+
+def check_free(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Returns the file that `replacing` would write: of a link to be replaced, the one it names.
+
+    Raises:
+      ExistsError: the file exists, and is not to be overwritten.
+      InputError: there is no folder for it, or something else in its place.
+    """
+    if "\0" in os.fspath(path):
+        raise InputError(f"{os.fspath(path)!r}: cannot be written; no name may hold a zero byte")
+    name = printable(os.fspath(path))
+    target = Path(os.path.realpath(path) if overwrite else path)
+    if not os.path.isdir(target.parent):
+        raise InputError(f"{name}: its folder does not exist; make it first")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InputError(f"{name}: is not a file; give another name")
+    if not overwrite and os.path.exists(target):
+        raise _exists(name)
+    if not overwrite and os.path.lexists(target):
+        raise InputError(f"{name}: is a link that leads nowhere; give --overwrite or another name")
+    return target
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -77,28 +102,34 @@ def remove_leftovers(folder: Path) -> None:
 def _in_the_making(target: Path) -> Iterator[Path]:
     """A new file beside another, locked while it is written, and removed if it is left over."""
     partial = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}.part{target.suffix}")
-    file = partial.open("xb")
-    try:
+    with signals.unfinished(partial):
+        file = _made_and_locked(partial)
+        try:
+            yield partial
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            file.close()
+
+
+def _made_and_locked(partial: Path) -> BinaryIO:
+    while True:
+        file = partial.open("xb")
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # In between it may have been taken for one that is left over.
-        partial.touch()
-        yield partial
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        file.close()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # before it was locked, it was taken for one that is left over
 
 
-def _check_free(target: Path, name: str, overwrite: bool) -> None:
-    if "\0" in name:
-        raise InputError(f"{name!r}: cannot be written; no name may hold a zero byte")
-    if not target.parent.is_dir():
-        raise InputError(f"{name}: its folder does not exist; make it first")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{name}: is not a file; give another name")
-    if not overwrite and os.path.lexists(target):
-        raise FileExistsError
+def _exists(name: str) -> ExistsError:
+    return ExistsError(f"{name}: exists; give --overwrite or another name")
+
+
+def _mode(path: str | os.PathLike[str]) -> int | None:
+    """The permissions of a file; None of a pipe, which are those of whoever made it."""
+    status = os.stat(path)
+    return stat.S_IMODE(status.st_mode) & 0o777 if stat.S_ISREG(status.st_mode) else None
 
 
 def _move_to_free_name(partial: Path, target: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from jaxdeblur.errors import printable
+
 
 class ProgressLine:
     """One live bar with a message on a terminal, plain lines elsewhere; a context manager.
@@ -53,9 +55,19 @@ class ProgressLine:
         if not self._console.is_terminal:
             first, started = self._start
             pace = (time.monotonic() - started) / max(completed - first, 1)
-            left = time.strftime("%H:%M:%S", time.gmtime(pace * (self._total - completed)))
+            left = duration(pace * (self._total - completed))
             self.print(f"{self._description} {completed}/{self._total}  {message}  {left} left")
 
     def print(self, line: str) -> None:
         """Prints a line that stays, above the bar."""
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        line = printable(line)
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as hours, minutes and seconds, with days before them where there are any."""
+    minutes, seconds_left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    told = f"{days} day{'s' * (days > 1)} " if days else ""
+    return f"{told}{hours:02d}:{minutes:02d}:{seconds_left:02d}"

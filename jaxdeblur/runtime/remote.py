@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import importlib
+import logging
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,9 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from jaxdeblur.errors import InputError, TrainingError
+from jaxdeblur.runtime import signals
+
+_log = logging.getLogger(__name__)
 
 _WHOLE = "whole"  # this object in a checkpoint's folder: the rest of it is there
+_STEP = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
 _UNFINISHED = ".orbax-checkpoint-tmp"
+_TRIAL = ".jaxdeblur-trial-"  # begins the name of an object that was written for a moment
+_LONGEST = 255  # bytes of a file's name
+_EXTRAS = {"s3": "s3", "gs": "gcs"}  # what a scheme needs installed
+_THEIRS = {  # errors that are none of Python's own
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp": ("ClientError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "gcsfs.retry": ("HttpError",),
+}
 _NOT_PULLED = ("tensorboard/", "pictures/")  # a run that goes on only adds to them
 
 
@@ -41,43 +58,81 @@ class Mirror:
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
+        scheme = _scheme(url)
         try:
             import fsspec
 
             self._storage, self._root = fsspec.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            scheme = "gcs" if self.url.startswith("gs") else "s3"
-            raise InputError(f"{url}: {error}; pip install 'jaxdeblur[{scheme}]'") from error
-        self.folder = Path(tempfile.mkdtemp(prefix="jaxdeblur-"))
+            extra = _EXTRAS[scheme]
+            raise InputError(f"{url}: {error}; pip install 'jaxdeblur[{extra}]'") from error
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="jaxdeblur-"))
+        except OSError as error:
+            raise InputError(
+                f"{url}: there is no folder for its local copy ({error.strerror or error}); name "
+                "one with the environment variable TMPDIR"
+            ) from error
         self._sent: dict[str, tuple[int, int]] = {}
+        self._pushed = self._kept = False
         self._sender = concurrent.futures.ThreadPoolExecutor(1)
         self._sending: concurrent.futures.Future[None] | None = None
 
     def close(self) -> None:
-        """Removes the copy."""
+        """Removes the copy, unless it holds what could not be sent: then says where it is."""
         self._sender.shutdown()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._pushed and not self._kept and self._unsent():
+            self._kept = True
+            _log.warning("%s: what was not sent is kept in %s", self.url, self.folder)
+        if not self._kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def pull(self) -> None:
+    def pull(self, *, writable: bool = True) -> None:
         """Copies what a run needs to go on: its configuration, log and whole checkpoints.
 
+        Args:
+          writable: whether to try, before a run spends hours, that its results can be sent.
+
         Raises:
-          InputError: the storage does not answer, or refuses.
+          InputError: the storage does not answer, or refuses, or holds what has no place in a
+            folder.
         """
-        try:
+        with self._refusing("cannot be read"):
             self._storage.invalidate_cache()
             names = self.names()
+            _check_names(self.url, names)
             for name in names:
                 if name.startswith(_NOT_PULLED) or not _is_whole(name, names):
                     continue
-                if name.rpartition("/")[2] == _WHOLE:
+                if name.rpartition("/")[2] == _WHOLE or name.startswith(_TRIAL):
                     continue
                 path = self.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._storage.get_file(f"{self._root}/{name}", str(path))
                 self._sent[name] = _version(path)
+        if writable:
+            self.try_writing()
+
+    def try_writing(self) -> None:
+        """Writes a small object, and removes it.
+
+        Raises:
+          InputError: the storage does not answer, or refuses.
+        """
+        trial = f"{self._root}/{_TRIAL}{secrets.token_hex(8)}"
+        with self._refusing("cannot be written"):
+            self._storage.pipe_file(trial, b"jaxdeblur")
+        with self._refusing("nothing can be removed there, as old checkpoints must be"):
+            self._storage.rm_file(trial)
+
+    @contextlib.contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
         except _errors() as error:
-            raise InputError(f"{self.url}: cannot be read ({_text(error)})") from error
+            raise InputError(f"{self.url}: {what} ({_text(error)})") from error
 
     def push(self, when: Callable[[], None] = lambda: None) -> None:
         """Begins to send what has changed, and to remove checkpoints that are gone.
@@ -97,6 +152,7 @@ class Mirror:
             self._send()
 
         self.wait()
+        self._pushed = True
         self._sending = self._sender.submit(send)
 
     def wait(self) -> None:
@@ -113,12 +169,23 @@ class Mirror:
         except _errors() as error:
             if isinstance(error, TrainingError):
                 raise
-            raise TrainingError(f"{self.url}: cannot be written ({_text(error)})") from error
+            self._kept = True
+            raise TrainingError(
+                f"{self.url}: cannot be written ({_text(error)}); what was not sent is kept in "
+                f"{self.folder}"
+            ) from error
 
-    def _send(self) -> None:
+    def _local(self) -> dict[str, Path]:
+        """What is to be in the storage: the files of the copy, by their names there."""
         paths = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
         local = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        local = {name: path for name, path in local.items() if _UNFINISHED not in name}
+        return {name: path for name, path in local.items() if _UNFINISHED not in name}
+
+    def _unsent(self) -> bool:
+        return any(self._sent.get(name) != _version(path) for name, path in self._local().items())
+
+    def _send(self) -> None:
+        local = self._local()
         # What says that a checkpoint is whole comes after the log, which then reaches as far.
         for name in sorted(local, key=lambda name: (_step(name) is None, name)):
             version = _version(local[name])
@@ -143,7 +210,10 @@ class Mirror:
 
     def names(self) -> list[str]:
         """The files in the storage, by their paths in the folder."""
-        return [path.removeprefix(f"{self._root}/") for path in self._storage.find(self._root)]
+        found = self._storage.find(self._root)
+        # What ends so was made by a web page, to show a folder where there is no file.
+        names = [path.removeprefix(f"{self._root}/") for path in found if not path.endswith("/")]
+        return [name for name in names if name != self._root]
 
 
 @contextlib.contextmanager
@@ -153,19 +223,55 @@ def copy(url: str) -> Iterator[Path]:
     Raises:
       InputError: the storage does not answer, or refuses.
     """
+    _scheme(url)
     workdir, middle, step = url.rstrip("/").rpartition("/checkpoints/")
     mirror = Mirror(workdir if middle else url)
-    try:
-        mirror.pull()
+    with contextlib.closing(mirror), signals.unfinished(mirror.folder):
+        mirror.pull(writable=False)
         yield mirror.folder / "checkpoints" / step if middle else mirror.folder
-    finally:
-        mirror.close()
+
+
+def _scheme(url: str) -> str:
+    """The scheme of a URL of a folder in object storage; refuses all others."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in _EXTRAS or "::" in rest:
+        raise InputError(
+            f"{url}: runs can be in s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or a folder"
+        )
+    bucket, _, folder = rest.rstrip("/").partition("/")
+    if not bucket or _misplaced(bucket) or (folder and _misplaced(folder)):
+        raise InputError(
+            f"{url}: names no folder of a bucket, such as {scheme}://BUCKET/runs/first"
+        )
+    return scheme
+
+
+def _check_names(url: str, names: list[str]) -> None:
+    """Refuses names of objects that are not those of files in a folder, before any is written."""
+    files = set(names)
+    for name in names:
+        folders = (name[:place] for place, letter in enumerate(name) if letter == "/")
+        if _misplaced(name):
+            problem = "is no name of a file in a folder"
+        elif not files.isdisjoint(folders):
+            problem = "is below another object, and a folder cannot be a file"
+        else:
+            continue
+        raise InputError(f"{url}: the object {name!r} {problem}; remove it, or use another workdir")
+
+
+def _misplaced(name: str) -> bool:
+    """Whether a name, taken for a path, leads elsewhere or nowhere."""
+    parts = name.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts) or "\\" in name or "\0" in name:
+        return True
+    return any(len(part.encode(errors="replace")) > _LONGEST for part in parts)
 
 
 def _step(name: str) -> int | None:
     """The step of the checkpoint that a file belongs to."""
     parts = name.split("/")
-    if len(parts) > 2 and parts[0] == "checkpoints" and parts[1].isdecimal():
+    if len(parts) > 2 and parts[0] == "checkpoints" and _STEP.fullmatch(parts[1]):
         return int(parts[1])
     return None
 
@@ -183,12 +289,9 @@ def _version(path: Path) -> tuple[int, int]:
 def _errors() -> tuple[type[Exception], ...]:
     """What the packages behind fsspec raise for refusals and lost connections."""
     found: list[Any] = [OSError, RuntimeError, ValueError]
-    try:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        found += [BotoCoreError, ClientError]
-    except ImportError:
-        pass
+    for module, names in _THEIRS.items():
+        with contextlib.suppress(ImportError, AttributeError):
+            found += [getattr(importlib.import_module(module), name) for name in names]
     return tuple(found)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -149,17 +150,144 @@ def test_a_checkpoint_being_written_is_not_sent(store, mirror):
     assert names(store, "tmp") == {"log"}
 
 
-def test_a_store_that_refuses_is_named(store, mirror):
-    work = mirror("gone")
+def test_a_store_that_refuses_is_named(store):
+    work = remote.Mirror("s3://runs/gone")
     work._root = "none/gone"
     with pytest.raises(InputError, match=r"s3://runs/gone: cannot be read \(FileNotFoundError"):
         work.pull()
     write(work, log="1")
     work.push()
-    with pytest.raises(TrainingError, match="cannot be written"):
+    with pytest.raises(TrainingError, match="cannot be written") as told:
         work.wait()
-    with pytest.raises(InputError, match=r"nowhere://a/b: .*pip install"):
-        remote.Mirror("nowhere://a/b")
+    work.close()
+    # What a run has made is not lost with the connection.
+    assert str(told.value).endswith(f"; what was not sent is kept in {work.folder}")
+    assert (work.folder / "log").read_text() == "1"
+    shutil.rmtree(work.folder)
+
+
+def test_what_changed_after_the_last_sending_is_kept(store, caplog):
+    work = remote.Mirror("s3://runs/after")
+    write(work, log="1")
+    work.push()
+    work.wait()
+    write(work, log="1, 2")
+    work.close()
+    assert caplog.messages == [f"s3://runs/after: what was not sent is kept in {work.folder}"]
+    assert (work.folder / "log").read_text() == "1, 2"
+    shutil.rmtree(work.folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("/etc/passwd", "s3://runs//x", "//x", "a//b", "../x", "a/../../x", "..", "a/..", "./x"),
+        *(
+            "a/./x",
+            "a\\b",
+            "..\\x",
+            "a\0b",
+            "tensorboard/../../x",
+            "x" * 256,
+            "a/" + "\u00e9" * 128,
+        ),
+        *("config.json/x", "checkpoints/5/../../../x", "checkpoints//5/x"),
+    ],
+)
+def test_names_that_lead_out_of_the_folder_are_refused_before_anything_is_written(
+    store, mirror, name
+):
+    prefix = f"names{abs(hash(name))}"
+    for key in ("config.json", name):
+        store.put_object(Bucket="runs", Key=f"{prefix}/{key}", Body=b"{}")
+    work = mirror(prefix)
+    with pytest.raises(InputError, match="the object ") as told:
+        work.pull()
+    assert repr(name) in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+    assert not list(work.folder.iterdir())
+
+
+def test_names_that_only_look_strange_are_taken(store, mirror):
+    expected = {" ", "..a", "a..", "a b/\u00e9", "x" * 255, "...", "~", "-"}
+    for key in (*expected, "", "empty/", "empty/too/"):  # as web pages make folders
+        store.put_object(Bucket="runs", Key=f"strange/{key}", Body=b"")
+    work = mirror("strange")
+    work.pull()
+    files = [path for path in work.folder.rglob("*") if path.is_file()]
+    assert {path.relative_to(work.folder).as_posix() for path in files} == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "http://a/b",
+            "https://a/b",
+            "file:///tmp/b",
+            "memory://a/b",
+            "ftp://a/b",
+            "nowhere://a/b",
+        ),
+        *("S3://a/b", "s3a://a/b", "simplecache::s3://a/b", "s3://a/b::file:///tmp/b", "://"),
+        *("s3://", "s3:///b", "s3://a//b", "s3://a/../b", "s3://../b", "gs://", "gs://a/./b"),
+    ],
+)
+def test_only_folders_of_buckets_are_taken(url):
+    for use in (remote.Mirror, jaxdeblur.load):
+        with pytest.raises(InputError) as told:
+            use(url)
+        assert str(told.value).startswith(f"{url}: ")
+        assert "s3://BUCKET" in str(told.value) or "gs://BUCKET" in str(told.value)
+    if not url.startswith(("s3://", "gs://")):
+        assert "s3://BUCKET" in str(told.value)
+        assert "gs://BUCKET" in str(told.value)
+
+
+def test_writing_is_tried_when_a_run_begins_and_leaves_nothing(store, mirror, monkeypatch):
+    written = []
+    work = mirror("tried")
+    pipe = work._storage.pipe_file
+
+    def noted(path, data):
+        written.append(path)
+        pipe(path, data)
+
+    monkeypatch.setattr(work._storage, "pipe_file", noted)
+    work.pull()
+    assert len(written) == 1
+    assert written[0].startswith("runs/tried/.jaxdeblur-trial-")
+    assert names(store, "tried") == set()
+    with remote.copy("s3://runs/tried"):  # which is only read
+        assert len(written) == 1
+
+    # One whose process was killed in between is no file of the run.
+    store.put_object(Bucket="runs", Key="tried/.jaxdeblur-trial-0123", Body=b"x")
+    work.pull()
+    assert not list(work.folder.iterdir())
+
+
+@pytest.mark.parametrize(("call", "told"), [("pipe_file", "written"), ("rm_file", "removed")])
+def test_a_store_that_cannot_be_written_is_told_when_a_run_begins(
+    store, mirror, monkeypatch, call, told
+):
+    def refuse(*_):
+        raise PermissionError("Access Denied")
+
+    work = mirror("readonly")
+    monkeypatch.setattr(work._storage, call, refuse)
+    with pytest.raises(InputError, match=rf"s3://runs/readonly: .*{told}.*Access Denied") as error:
+        work.pull()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_without_a_folder_for_the_copy_it_is_told(monkeypatch):
+    def nowhere(**_):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(remote.tempfile, "mkdtemp", nowhere)
+    with pytest.raises(InputError, match=r"s3://runs/x: .*No usable temporary.*TMPDIR"):
+        remote.Mirror("s3://runs/x")
 
 
 def command(workdir):

@@ -18,6 +18,8 @@ def lines(workdir: str) -> Iterator[Line]:
         yield Line("folder", f"{workdir} (in object storage)")
         with contextlib.closing(remote.Mirror(workdir)) as mirror:
             yield Line("listing", f"works, {len(mirror.names())} files")
+            mirror.try_writing()
+            yield Line("writing", "works")
         return
     folder = Path(workdir).expanduser().absolute()
     # `Path.exists` would raise where a folder above may not be looked into.

@@ -1,0 +1,5 @@
+"""`python -m jaxdeblur`, for an interpreter whose scripts are not on the path."""
+
+from jaxdeblur.cli import main
+
+main()
