@@ -7,8 +7,9 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, printable
 from jaxdeblur.media import photo, video
+from jaxdeblur.runtime import paths
 from jaxdeblur.runtime.folders import files_below
 
 _MARK = ".deblurred"  # in the names of results
@@ -54,17 +55,25 @@ def find(
 
     Returns:
       The jobs, and what is wrong with the files and folders that gave none.
+
+    Raises:
+      InputError: `output` is no possible path.
     """
     jobs: list[Job] = []
     problems: list[InputError] = []
-    as_file = output is not None and _names_a_file(inputs, output, frames)
-    for name in inputs:
-        path = Path(name).expanduser()
+    place = None if output is None else _path(output, "-o")
+    given = [path for name in inputs if (path := _given(name, problems)) is not None]
+    as_file = place is not None and _names_a_file(inputs, given, output or "", frames)
+    for path in given:
         if _is_result(path) and len(inputs) > 1:  # as `*.png` names all, the second time
             continue
-        for source, relative in _sources(path, output, problems):
-            target = Path(output or "") if as_file else _target(source, relative, output, frames)
-            jobs.append(Job(source, target.expanduser(), relative))
+        for source, relative in _sources(path, place, problems):
+            if not as_file and source.is_fifo():
+                what = "is a pipe; name the file of its result with -o"
+                problems.append(InputError(f"{printable(source)}: {what}"))
+                continue
+            target = place if place and as_file else _target(source, relative, place, frames)
+            jobs.append(Job(source, target, relative))
     originals = {identity: job.source for job in jobs if (identity := _identity(job.source))}
     targets: dict[Path, Path] = {}
     possible = []
@@ -81,6 +90,21 @@ def find(
     return possible, problems
 
 
+def _path(text: str, name: str) -> Path:
+    if not text:
+        raise InputError(f"{name} = '' names nothing; leave it out, or name a file or folder")
+    return paths.local(text, name)
+
+
+def _given(name: str, problems: list[InputError]) -> Path | None:
+    """The path of an input; adds to `problems` what cannot be one."""
+    try:
+        return _path(name, "INPUT")
+    except InputError as error:
+        problems.append(error)
+        return None
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """What is the same of all names of a file, links and hard links; None of no file."""
     try:
@@ -90,18 +114,22 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _sources(path: Path, output: str | None, problems: list[InputError]) -> list[tuple[Path, Path]]:
+def _sources(
+    path: Path, output: Path | None, problems: list[InputError]
+) -> list[tuple[Path, Path]]:
     """Files to restore, each with its path below `path`; adds to `problems` what cannot be read."""
     if not _is_dir(path):
         return [(path, Path(path.name))]  # what is missing or unreadable says so when it is read
     known = photo.SUFFIXES + video.SUFFIXES
-    away = None if output is None else Path(output).expanduser().resolve()
+    away = None if output is None else output.resolve()
     if away and path.resolve() not in away.parents:
         away = None  # the results lie outside
     before = len(problems)
 
     def unreadable(error: OSError) -> None:
-        problems.append(InputError(f"{error.filename}: cannot be read ({error.strerror})"))
+        problems.append(
+            InputError(f"{printable(error.filename)}: cannot be read ({error.strerror})")
+        )
 
     found = [
         (file, file.relative_to(path))
@@ -111,7 +139,8 @@ def _sources(path: Path, output: str | None, problems: list[InputError]) -> list
         and not (away and away in file.resolve().parents)
     ]
     if not found and len(problems) == before:
-        problems.append(InputError(f"{path}: holds no photographs or videos ({', '.join(known)})"))
+        what = f"holds no photographs or videos ({', '.join(known)})"
+        problems.append(InputError(f"{printable(path)}: {what}"))
     return found
 
 
@@ -127,23 +156,24 @@ def _is_dir(path: Path) -> bool:
         return False
 
 
-def _names_a_file(inputs: Sequence[str], output: str, frames: bool) -> bool:
+def _names_a_file(inputs: Sequence[str], given: Sequence[Path], output: str, frames: bool) -> bool:
     """Whether `-o` names the one result, and not a folder."""
-    one = len(inputs) == 1 and not Path(inputs[0]).expanduser().is_dir()
-    if not one or Path(output).expanduser().is_dir() or output.endswith("/"):
+    if len(inputs) != 1 or len(given) != 1 or _is_dir(given[0]):
         return False
-    is_video = video.holds_video(Path(inputs[0]).expanduser())
+    if _is_dir(paths.local(output, "-o")) or output.endswith("/"):
+        return False
+    is_video = video.holds_video(given[0])
     return bool(Path(output).suffix) or (frames and is_video)
 
 
-def _target(source: Path, relative: Path, output: str | None, frames: bool) -> Path:
+def _target(source: Path, relative: Path, output: Path | None, frames: bool) -> Path:
     suffix = source.suffix
     if video.holds_video(source):
         suffix = "" if frames else _container(suffix)
     elif suffix.lower() == ".gif":
         suffix = ".png"  # which holds more colours
     if output is not None:
-        return (Path(output) / relative).with_suffix(suffix)
+        return (output / relative).with_suffix(suffix)
     return source.with_name(f"{source.stem}{_MARK}{suffix}")
 
 
@@ -154,19 +184,20 @@ def _container(suffix: str) -> str:
 
 def _check(job: Job, other: Path | None, originals: Mapping[tuple[int, int], Path]) -> None:
     """Raises InputError if the result would be another's, or an input, or has no possible name."""
+    source, target = printable(job.source), printable(job.target)
     if other is not None:
-        raise InputError(f"{job.source}: its result {job.target} is that of {other} too")
+        raise InputError(f"{source}: its result {target} is that of {printable(other)} too")
     try:
         status = job.target.stat()
     except FileNotFoundError:  # as a rule
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{job.source}: {job.target} cannot be written ({reason})") from error
+        raise InputError(f"{source}: {target} cannot be written ({reason})") from error
     original = originals.get((status.st_dev, status.st_ino))
     if original == job.source:
-        raise InputError(f"{job.source}: the output would be the input; give another -o")
+        raise InputError(f"{source}: the output would be the input; give another -o")
     if original is not None:
         raise InputError(
-            f"{job.source}: its result {job.target} would replace {original}; give another -o"
+            f"{source}: its result {target} would replace {printable(original)}; give another -o"
         )

@@ -92,7 +92,7 @@ def test_while_it_imports_a_command_ends_without_a_traceback(tmp_path, command):
     """The signal comes when the first of the slow imports begins, and would go lost in it."""
     (tmp_path / "jax.py").write_text(
         "import time\nprint('importing', flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept BaseException as error:\n    raise ImportError() from error"
+        "try:\n    time.sleep(60)\nexcept BaseException as e:\n    raise ImportError from e"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     pipe = subprocess.PIPE
