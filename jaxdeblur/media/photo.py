@@ -33,8 +33,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdeblur.errors import InputError
-from jaxdeblur.media import pillow, png, tiff
+from jaxdeblur.errors import InputError, one_line, printable
+from jaxdeblur.media import between, pillow, png, streams, tiff, tiff_pages
 from jaxdeblur.media.metadata import Metadata
 from jaxdeblur.runtime.atomic import replacing
 
@@ -138,12 +138,14 @@ def encode(photo: Photo, rgb: np.ndarray, suffix: str | None = None) -> bytes:
     if target == "BMP":
         array = photo.upright(array)
     same_format = target == photo.format
+    between.tell(photo.metadata, photo.format, target, rgb.dtype, grey=photo.grey)
     try:
         with _quiet():
             if target == "PNG":
                 return png.encode(np.ascontiguousarray(array), photo.metadata, same_format)
             if target == "TIFF":
-                return tiff.encode(array, photo.metadata, same_format)
+                metadata = between.with_profile(photo.metadata, grey=photo.grey)
+                return tiff.encode(array, metadata, same_format)
             return pillow.encode(array, target, photo.metadata, same_format)
     except MemoryError:
         raise
@@ -175,7 +177,7 @@ def write(
 
 
 def _error(name: str, reason: object) -> InputError:
-    return InputError(" ".join(f"{name}: {reason}".split()))
+    return InputError(f"{printable(name)}: {one_line(reason)}")
 
 
 def _reason(error: Exception) -> str:
@@ -189,6 +191,8 @@ def _file_bytes(path: str | os.PathLike[str], name: str) -> bytes:
             raise _error(name, "is a folder; give a file")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise _error(name, "is not a file")
+        if stat.S_ISFIFO(mode):
+            return streams.read_pipe(path, printable(name))
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise _error(name, "does not exist") from None
@@ -201,7 +205,8 @@ def _file_bytes(path: str | os.PathLike[str], name: str) -> bytes:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silences Python's warnings and the libraries' logs: what matters is raised."""
-    loggers = [logging.getLogger(name) for name in ("PIL", "imagecodecs", "pillow_heif")]
+    names = ("PIL", "imagecodecs", "pillow_heif", "tifffile")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -221,14 +226,10 @@ def _decode(data: bytes, name: str) -> Photo:
     elif data.startswith(tiff.MAGIC):
         array, metadata = tiff.decode(data)
         kind = "TIFF"
+    elif data.startswith(tiff_pages.RAW_MAGIC) or data[4:12] == b"ftypcrx ":
+        raise InputError(tiff_pages.RAW)
     else:
         array, metadata, kind = pillow.decode(data)
-    if array.dtype == np.float32:
-        low, high = array.min(), array.max()
-        if not np.isfinite((low, high)).all():
-            raise InputError("has values that are NaN or infinite; replace them")
-        if low < 0 or high > 1:
-            raise InputError(f"has values from {low:g} to {high:g}; scale them to 0 to 1")
     height, width, channels = array.shape
     grey = channels < 3
     return Photo(
@@ -251,7 +252,8 @@ def output_format(photo: Photo, suffix: str | None) -> str:
         raise _error(suffix, f"files cannot be written; choose from {', '.join(SUFFIXES)}")
     if target in pillow.WITHOUT_ALPHA and not photo.opaque:
         raise _error(photo.name, f"has transparency, which {suffix} cannot hold; choose .png")
-    if target != photo.format and photo.metadata.same_format.get("extra") == 1:
+    premultiplied = photo.metadata.same_format.get("extra") == 1 and not photo.opaque
+    if target != photo.format and premultiplied:
         raise _error(photo.name, "has premultiplied alpha, which only TIFF holds; choose .tif")
     return target
 

@@ -288,7 +288,7 @@ def test_tiff_of_every_depth(channels, dtype, options):
         for tag in (256, 257, 258, 262, 271, 274, 277, 282, 283, 296, 338, 700, 33432, 34675):
             assert (tag in old) == (tag in new), tag
             assert tag not in old or old[tag].value == new[tag].value, tag
-        assert set(np.ravel(new[339].value)) == {3 if dtype == np.float32 else 1}
+        assert set(np.ravel(new.valueof(339, 1))) == {3 if dtype == np.float32 else 1}
         compression = {1: 1, 5: 5, 8: 8, 32946: 8}[int(before.pages[0].compression)]
         assert after.pages[0].compression == compression
 
@@ -656,20 +656,12 @@ BAD = {
     "animated-avif": (lambda: animation("AVIF"), "has 3 frames"),
     "two-heif": (lambda: animation("HEIF"), "has 3 frames"),
     "pages": (lambda: animation("TIFF"), "has 3 frames"),
-    "cmyk-tiff": (lambda: saved(rgb_image("CMYK"), "TIFF"), "CMYK; convert it to RGB"),
-    "lab-tiff": (lambda: saved(rgb_image("LAB"), "TIFF"), "LAB colour space; convert it to RGB"),
-    "palette-tiff": (lambda: saved(rgb_image("P"), "TIFF"), "palette; convert it to RGB"),
-    "bit-tiff": (lambda: saved(rgb_image("1"), "TIFF"), "1 bit"),
     "raw": (lambda: tiff_with(subfiletype=1), "raw file of a camera"),
     "dng": (lambda: tiff_with(extratags=[(50706, 1, 4, b"\1\4\0\0", True)]), "raw file"),
-    "bomb-tile": (lambda: tiff_header(WIDTH, HEIGHT, (322, 2**30)), "at most 178,956,970"),
+    "bomb-tile": (lambda: tiff_header(WIDTH, HEIGHT, (322, 2**30)), "tiles of 1073741824 x 16"),
     "int32-tiff": (lambda: saved(rgb_image("I"), "TIFF"), "signed channels of 32 bits"),
-    "double-tiff": (
-        lambda: with_tifffile(picture(1, np.float32).astype(np.float64)),
-        "floating point channels of 64 bits",
-    ),
-    "nan": (lambda: changed_floats(np.nan), "NaN"),
-    "infinite": (lambda: changed_floats(np.inf), "NaN or infinite"),
+    "nan": (lambda: changed_floats(np.nan), "1 NaN pixel, in row 3, column 4"),
+    "infinite": (lambda: changed_floats(np.inf), "1 infinite pixel, in row 3, column 4"),
     "negative": (lambda: changed_floats(-0.25), "-0.25 to 1"),
     "bright": (lambda: changed_floats(2.5), "0 to 2.5"),
     "bomb-png": (lambda: png_header(20000, 20000), "at most 178,956,970"),
