@@ -64,9 +64,11 @@ def _of_colours(metadata: Metadata, target: str) -> set[str]:
 def _of_metadata(metadata: Metadata, source: str, target: str) -> set[str]:
     names = set()
     own = metadata.same_format
-    if source == "GIF":
+    if source == "GIF" and target == "PNG":
         names.add("gif")
     if source == "JPEG" and jpeg.holds_more(own["segments"]):
+        names.add("segments")
+    if source == "TIFF" and own["tags"].keys() & {33723, 34377}:  # IPTC, Photoshop
         names.add("segments")
     if source == "PNG" and png.has_texts(own["chunks"]):
         names.add("texts")

@@ -5,12 +5,16 @@ Boxes are searched only as far as a question needs it; in a damaged file nothing
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
+from typing import Any
+
+from jaxdeblur.media.metadata import Metadata
 
 _C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # the type of its box
 
-# Marks in the box that describes the pictures.
+# Marks in the lists of the pictures, of what they are to each other and of their properties.
 _MARKS = {
     b"hdrgainmap": "gain_map",
     b"tmap": "gain_map",
@@ -19,6 +23,11 @@ _MARKS = {
     b"matte\0": "depth_map",
     b"thmb": "previews",
 }
+
+
+# What describes the picture's light stays true of other pixels.
+_OF_LIGHT = ("content_light_level", "mastering_display_colour_volume")
+_OF_LIGHT += ("ambient_viewing_environment", "nominal_diffuse_white_luminance")
 
 
 def brands(data: bytes) -> set[bytes]:
@@ -34,8 +43,9 @@ def lost(data: bytes) -> set[str]:
     found = set()
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind == b"meta":
-            meta = data[start:end]
-            found |= {name for mark, name in _MARKS.items() if mark in meta}
+            for part, a, b in _boxes(data, start + 4, end):
+                if part in (b"iinf", b"iref", b"iprp"):
+                    found |= {name for mark, name in _MARKS.items() if mark in data[a:b]}
         elif (kind == b"uuid" and data[start : start + 16] == _C2PA) or kind == b"jumb":
             found.add("c2pa")
         elif kind == b"mpvd":  # Google's
@@ -55,6 +65,29 @@ def with_nclx(encoded: bytes, primaries: int, transfer: int) -> bytes:
     if place is None:
         raise ValueError("the file does not tell its colours")
     return encoded[:place] + struct.pack(">HH", primaries, transfer) + encoded[place + 4 :]
+
+
+@functools.cache
+def register() -> None:
+    """Lets Pillow read and write HEIC files."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def settings(info: dict[Any, Any]) -> tuple[dict[str, Any], int]:
+    """What keeps the output close to the input, and the input's depth."""
+    kept = ("chroma", "nclx_profile", "pixel_aspect_ratio", *_OF_LIGHT)
+    return {key: info[key] for key in kept if info.get(key)}, info.get("bit_depth", 8)
+
+
+def with_colours(options: dict[str, Any], metadata: Metadata) -> dict[str, Any]:
+    """Options of HEIC's encoder that tell the colours."""
+    if not metadata.colours or metadata.icc or "nclx_profile" in options:
+        return options
+    primaries, transfer = metadata.colours
+    codes = {"color_primaries": primaries, "transfer_characteristics": transfer}
+    return options | {"nclx_profile": codes | {"matrix_coefficients": 6, "full_range_flag": 1}}
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:

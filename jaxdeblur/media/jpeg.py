@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import re
 import struct
 from typing import Any
 
@@ -13,14 +12,14 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import exif, markers, photoshop, xmp
+from jaxdeblur.media import behind, exif, markers, photoshop, xmp
 from jaxdeblur.media.markers import START as START
 
 EXIF_LABEL = b"Exif\0\0"
 _XMP_LABEL = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENSION_LABEL = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC_LABEL = b"ICC_PROFILE\0"
-_MPF_LABEL, _GAIN_MAP_LABEL = b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"
+_GAIN_MAP_LABEL = b"urn:iso:std:iso:ts:21496:-1\0"
 
 MOST_XMP = 65533 - len(_XMP_LABEL)
 _MOST_OF_EXTENSION = 65400  # bytes of the packet in a segment
@@ -29,7 +28,7 @@ _MOST_OF_EXTENSION = 65400  # bytes of the packet in a segment
 # lost with them.
 _STALE = {
     (0xE0, b"JFXX\0"): "previews",
-    (0xE2, _MPF_LABEL): "",  # where further pictures are in the input
+    (0xE2, behind.INDEX_LABEL): "",  # where further pictures are in the input
     (0xE2, _GAIN_MAP_LABEL): "gain_map",
     (0xE4, b"SCALADO\0"): "",
     (0xEA, b"AROT\0"): "gain_map",
@@ -37,13 +36,6 @@ _STALE = {
     (0xEE, b"Adobe"): "",
 }
 _MAY_HOLD_PREVIEWS = (0xE2, 0xE3, 0xE4, 0xE5)
-
-# What lies behind the picture, by its marks.
-_BEHIND = {
-    "gain_map": re.compile(rb"hdr-gain-map|aux:hdrgainmap|urn:iso:std:iso:ts:21496"),
-    "motion_photo": re.compile(rb"MotionPhoto_Data|\0\0\0[\x08-\xff]ftyp"),
-    "depth_map": re.compile(rb"DepthMap|aux:depth|aux:disparity|auxiliary:depth"),
-}
 
 
 def settings(image: Image.Image, data: bytes) -> tuple[dict[str, Any], set[str]]:
@@ -60,10 +52,27 @@ def settings(image: Image.Image, data: bytes) -> tuple[dict[str, Any], set[str]]
     found = markers.metadata(data)
     parts, lost = _without_stale(found)
     parts = _with_xmp(parts, lost)
-    lost |= _lost_behind(found, data[markers.end(data) or len(data) :], lost)
+    lost |= behind.lost(found, data[markers.end(data) or len(data) :], lost)
     if image.info.get("progressive"):
         lost.add("progressive")
+    if markers.frame(data)[0] == 0xC3:
+        lost.add("lossless_jpeg")
     return {"segments": markers.joined(parts), **_encoding(image)}, lost - {""}
+
+
+def unread(data: bytes) -> str | None:
+    """What is special of a file that cannot be decoded; None if it is of the usual kinds."""
+    try:
+        marker, bits = markers.frame(data)
+    except (ValueError, IndexError):
+        return None
+    if marker == 0xF7:
+        return "is a JPEG-LS file"
+    if bits != 8:
+        return f"is a JPEG file of {bits} bits a sample"
+    if marker in (0xC3, 0xC7, 0xCB, 0xCF):
+        return "is a lossless JPEG file"
+    return "is a JPEG file of arithmetic coding" if marker in (0xC9, 0xCA) else None
 
 
 def completed(data: bytes) -> bytes:
@@ -252,33 +261,3 @@ def _extension_segments(packet: bytes, guid: bytes) -> list[bytes]:
         + packet[start : start + _MOST_OF_EXTENSION]
         for start in range(0, len(packet), _MOST_OF_EXTENSION)
     ]
-
-
-def _lost_behind(parts: list[tuple[int, bytes]], behind: bytes, known: set[str]) -> set[str]:
-    """What the bytes behind the picture hold."""
-    lost = {name for name, marks in _BEHIND.items() if marks.search(behind)}
-    kinds = {kind >> 16 for kind in _kinds_of_pictures(parts)}  # 1: large thumbnails; 2: several
-    if 1 in kinds:
-        lost.add("previews")
-    if 2 in kinds or (0 in kinds and not (lost | known) & {"gain_map", "depth_map"}):
-        lost.add("pictures")
-    if START in behind and not lost | known - {"progressive"}:
-        lost.add("previews")
-    return lost
-
-
-def _kinds_of_pictures(parts: list[tuple[int, bytes]]) -> list[int]:
-    """The types of the pictures after the first in the multi-picture index, CIPA DC-007."""
-    index = next((body[4:] for _, body in parts if body.startswith(_MPF_LABEL)), b"")
-    order = "<" if index[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(order + "I", index, 4)
-        (count,) = struct.unpack_from(order + "H", index, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, _, size, place = struct.unpack_from(order + "HHII", index, at)
-            if tag == 0xB002:
-                entries = struct.iter_unpack(order + "I12x", index[place:][: size // 16 * 16])
-                return [kind & 0xFFFFFF for (kind,) in entries][1:]
-    except struct.error:
-        pass
-    return []

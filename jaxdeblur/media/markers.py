@@ -10,6 +10,7 @@ END = b"\xff\xd9"
 
 COMMENT, SCAN = 0xFE, 0xDA
 
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 # What ends the coded data of a scan; zeros are stuffed and restarts are inside, fills come before.
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -52,6 +53,19 @@ def end(data: bytes, start: int = 0) -> int | None:
             return match.end()
         position = match.start() + 2 + int.from_bytes(data[match.end() : match.end() + 2])
     return None
+
+
+def frame(data: bytes) -> tuple[int, int]:
+    """Marker and bits a sample of the picture's frame; its marker tells how it is coded.
+
+    Raises:
+      ValueError: there is none, or the stream is damaged.
+      IndexError: the stream ends.
+    """
+    for marker, start, _ in segments(data):
+        if marker in _FRAMES:
+            return marker, data[start + 4]
+    raise ValueError("no picture in the JPEG file")
 
 
 def is_metadata(marker: int) -> bool:

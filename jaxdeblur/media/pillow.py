@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.util
 import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import exif, heif, jpeg, lost, profiles, xmp
+from jaxdeblur.media import avif, exif, heif, jpeg, lost, profiles, srgb, xmp
 from jaxdeblur.media.metadata import (
     Metadata,
     check_frames,
     exif_of,
     valid_dpi,
-    valid_orientation,
 )
 
 # Every format that can be read and written, by the ends of file names.
@@ -62,8 +60,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 # Brands of HEIC files. Some have only the family's, mif1 and msf1.
 _OF_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
-_DESCRIPTION, _ORIENTATION = 270, 274
-
 _BAND_ROWS = 256  # copied at a time out of Pillow's memory
 
 
@@ -82,7 +78,23 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata, str]:
       Exception: others, for a damaged file.
     """
     if data.startswith(jpeg.START):
-        data = jpeg.completed(data)
+        return *_decoded_jpeg(data), "JPEG"
+    return _decoded(data)
+
+
+def _decoded_jpeg(data: bytes) -> tuple[np.ndarray, Metadata]:
+    whole = jpeg.completed(data)
+    try:
+        return _decoded(whole)[:2]
+    except MemoryError:
+        raise
+    except Exception:
+        if kind := jpeg.unread(data):
+            raise InputError(f"{kind}, which is not read; convert it to PNG") from None
+        raise
+
+
+def _decoded(data: bytes) -> tuple[np.ndarray, Metadata, str]:
     try:
         image = Image.open(io.BytesIO(data), formats=_readable(data))
     except UnidentifiedImageError:
@@ -137,11 +149,15 @@ def encode(array: np.ndarray, target: str, metadata: Metadata, same_format: bool
     if metadata.dpi and target in ("JPEG", "BMP"):
         options["dpi"] = metadata.dpi
     if target == "HEIF":
-        _register_heif()
-        options = _with_colours(options, metadata)
-    encoded = _encoded(array, target, options)
-    if target == "AVIF" and metadata.colours and not metadata.icc:
-        encoded = heif.with_nclx(encoded, *metadata.colours)
+        heif.register()
+        options = heif.with_colours(options, metadata)
+    pixels = array[..., 0] if array.shape[-1] == 1 else array
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if target == "AVIF":
+        return avif.encode(image, options, None if metadata.icc else metadata.colours)
+    buffer = io.BytesIO()
+    image.save(buffer, target, **options)
+    encoded = buffer.getvalue()
     return encoded if segments is None else jpeg.with_segments(encoded, segments)
 
 
@@ -161,49 +177,6 @@ def _blocks(array: np.ndarray, target: str, metadata: Metadata) -> tuple[dict[st
     return {"exif": block, "icc_profile": icc, "xmp": packet}, gone
 
 
-def _with_colours(options: dict[str, Any], metadata: Metadata) -> dict[str, Any]:
-    """Options of HEIC's encoder that tell the colours."""
-    if not metadata.colours or metadata.icc or "nclx_profile" in options:
-        return options
-    primaries, transfer = metadata.colours
-    codes = {"color_primaries": primaries, "transfer_characteristics": transfer}
-    return options | {"nclx_profile": codes | {"matrix_coefficients": 6, "full_range_flag": 1}}
-
-
-def _encoded(array: np.ndarray, target: str, options: dict[str, Any]) -> bytes:
-    pixels = array[..., 0] if array.shape[-1] == 1 else array
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    block = options.get("exif", b"")
-    stand_in = Image.Exif()
-    if target == "AVIF" and block:
-        # Pillow would write a block with an orientation anew, with maker notes at other places.
-        stand_in, block = _stand_in(block)
-        options = options | {"exif": stand_in}
-    buffer = io.BytesIO()
-    image.save(buffer, target, **options)
-    encoded = buffer.getvalue()
-    if target == "AVIF" and block:
-        stand_in.pop(_ORIENTATION, None)  # as Pillow does
-        written = stand_in.tobytes()
-        if encoded.count(written) != 1:
-            raise ValueError("its EXIF block cannot be placed")
-        encoded = encoded.replace(written, block)
-    return encoded
-
-
-def _stand_in(block: bytes) -> tuple[Image.Exif, bytes]:
-    """A block of the orientation and length of another one, and that one, filled up to it."""
-    exif_of_block = Image.Exif()
-    exif_of_block.load(block)
-    stand_in = Image.Exif()
-    stand_in[_DESCRIPTION] = "-" * 8
-    least = len(stand_in.tobytes())
-    stand_in[_DESCRIPTION] = "-" * (8 + max(0, len(block) - least))
-    stand_in_bytes = stand_in.tobytes()
-    stand_in[_ORIENTATION] = valid_orientation(exif_of_block.get(_ORIENTATION))
-    return stand_in, block.ljust(len(stand_in_bytes), b"\0")
-
-
 def _without_palette(image: Image.Image) -> Image.Image:
     """A picture with a palette, or of 1 bit, in the least that holds it restored."""
     if image.mode == "1":
@@ -213,19 +186,10 @@ def _without_palette(image: Image.Image) -> Image.Image:
 
 def _of_inks(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Metadata]:
     """A picture in CMYK as sRGB; by its profile, if it has one."""
-    profile = metadata.icc
+    turned = Image.fromarray(srgb.of_inks(_pixels(image), metadata.icc))
     # Profile and coding are those of four channels.
     segments = jpeg.without_profile(metadata.same_format["segments"])
-    metadata = dataclasses.replace(metadata, icc=b"", same_format={"segments": segments})
-    if not profile:
-        return image.convert("RGB"), metadata
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        srgb = ImageCms.createProfile("sRGB")
-        turned = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):  # damaged, or of other channels
-        turned = None
-    return turned or image.convert("RGB"), metadata
+    return turned, dataclasses.replace(metadata, icc=b"", same_format={"segments": segments})
 
 
 def _readable(data: bytes) -> list[str]:
@@ -235,10 +199,10 @@ def _readable(data: bytes) -> list[str]:
     brands = heif.brands(data)
     if brands and not brands & {b"avif", b"avis"}:
         if not brands & _OF_HEIC:
-            raise InputError("is a video or another film format; give it the name of its format")
+            raise InputError("is a video, not a photograph; give it a name such as .mp4 or .mov")
         if ".heic" not in FORMATS:
             raise InputError("looks like HEIC; pip install pillow-heif to read it")
-        _register_heif()
+        heif.register()
         formats.append("HEIF")
     return formats
 
@@ -252,13 +216,6 @@ def _unidentified(data: bytes) -> str:
             return f"is {name}, which is not read; convert it to PNG"
     known = ", ".join(FORMATS)
     return f"is no image, or of a format other than {known}, or damaged at its start"
-
-
-@functools.cache
-def _register_heif() -> None:
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -287,7 +244,7 @@ def _metadata(image: Image.Image, kind: str, data: bytes) -> tuple[Metadata, set
         if b"C2PA" in chunks:
             gone.add("c2pa")
     elif kind in ("AVIF", "HEIF"):
-        options, depth = _avif_settings(data) if kind == "AVIF" else _heif_settings(info)
+        options, depth = avif.settings(data) if kind == "AVIF" else heif.settings(info)
         gone = heif.lost(data) | ({"deep"} if depth > 8 else set())
         colours = heif.nclx(data)
     block, orientation = exif_of(image)
@@ -311,23 +268,3 @@ def _webp_chunks(data: bytes) -> set[bytes]:
         size = int.from_bytes(data[start + 4 : start + 8], "little")
         start += 8 + size + size % 2
     return kinds
-
-
-def _avif_settings(data: bytes) -> tuple[dict[str, Any], int]:
-    """Subsampling and depth, from the third byte of the box with the decoder's configuration."""
-    place = data.find(b"av1C") + 6
-    flags = data[place] if 6 <= place < len(data) else 0
-    subsampling = {0x0C: "4:2:0", 0x08: "4:2:2"}.get(flags & 0x0C, "4:4:4")
-    if flags & 0x10:
-        subsampling = "4:0:0"
-    return {"subsampling": subsampling}, 10 if flags & 0x40 else 8
-
-
-# What describes the picture's light stays true of other pixels.
-_OF_LIGHT = ("content_light_level", "mastering_display_colour_volume")
-_OF_LIGHT += ("ambient_viewing_environment", "nominal_diffuse_white_luminance")
-
-
-def _heif_settings(info: dict[Any, Any]) -> tuple[dict[str, Any], int]:
-    kept = ("chroma", "nclx_profile", "pixel_aspect_ratio", *_OF_LIGHT)
-    return {key: info[key] for key in kept if info.get(key)}, info.get("bit_depth", 8)
