@@ -11,10 +11,13 @@ from jaxdeblur.media.metadata import Metadata
 
 _WITH_CODE_POINTS = ("PNG", "AVIF", "HEIF")  # formats that tell colours by ITU-T H.273
 _WITH_RESOLUTION = ("JPEG", "PNG", "TIFF", "BMP")
+_OF_TIFF = {33723, 34377}  # tags of IPTC and of Photoshop's resources
 _LOSSY = ("WEBP", "AVIF", "HEIF")
 
 
-def tell(metadata: Metadata, source: str, target: str, dtype: np.dtype, *, grey: bool) -> None:
+def tell(
+    metadata: Metadata, source: str, target: str, dtype: np.dtype, *, grey: bool, alpha: bool
+) -> None:
     """Tells what is lost.
 
     Args:
@@ -23,8 +26,9 @@ def tell(metadata: Metadata, source: str, target: str, dtype: np.dtype, *, grey:
       target: the result's format.
       dtype: of the photograph's pixels.
       grey: whether it is grey.
+      alpha: whether it has an alpha channel.
     """
-    names = _of_pixels(target, dtype, grey=grey) | _of_colours(metadata, target)
+    names = _of_pixels(target, dtype, grey=grey, alpha=alpha) | _of_colours(metadata, target)
     if source == target:
         if target in _LOSSY and "lossless" not in metadata.same_format:
             names.add("quality")
@@ -40,14 +44,14 @@ def with_profile(metadata: Metadata, *, grey: bool) -> Metadata:
     return dataclasses.replace(metadata, icc=profiles.of_code_points(metadata.colours, grey=grey))
 
 
-def _of_pixels(target: str, dtype: np.dtype, *, grey: bool) -> set[str]:
+def _of_pixels(target: str, dtype: np.dtype, *, grey: bool, alpha: bool) -> set[str]:
     names = set()
     if target not in ("PNG", "TIFF") and dtype != np.uint8:
         names.add("deep")
     if target == "PNG" and dtype.kind == "f":
         names.add("floats")
-    if target == "WEBP" and grey:
-        names.add("webp_grey")
+    if grey and (target == "WEBP" or (target == "AVIF" and alpha)):
+        names.add("grey")
     return names
 
 
@@ -69,6 +73,8 @@ def _of_metadata(metadata: Metadata, source: str, target: str) -> set[str]:
     if source == "JPEG" and jpeg.holds_more(own["segments"]):
         names.add("segments")
     if source == "TIFF" and own["tags"].keys() & {33723, 34377}:  # IPTC, Photoshop
+        names.add("segments")
+    if source == "TIFF" and _OF_TIFF & own["tags"].keys():
         names.add("segments")
     if source == "PNG" and png.has_texts(own["chunks"]):
         names.add("texts")

@@ -18,6 +18,7 @@ from jaxdeblur.media import markers
 MOST_IN_JPEG = 65533 - 6  # bytes of a block: a segment less its label
 
 _COMPRESSION, _OFFSET, _LENGTH = 259, 513, 514  # of a thumbnail
+_STRIP, _STRIP_LENGTH = 273, 279
 _WIDTH, _HEIGHT, _EXIF, _EXIF_WIDTH, _EXIF_HEIGHT = 256, 257, 34665, 40962, 40963
 _X_RESOLUTION = 282
 _VIDEO_FLAG = 0x8897  # of phones of Xiaomi
@@ -137,6 +138,7 @@ def _put_thumbnail(
 ) -> range:
     """Replaces the thumbnail; returns where the new one is, nowhere if it cannot be."""
     directory = chain[1]
+    _erase_strip(block, chain)
     if _OFFSET not in directory.numbers or _LENGTH not in directory.numbers:
         return range(0)
     if directory.numbers.get(_COMPRESSION, (0, "", _JPEG))[2] != _JPEG:
@@ -145,7 +147,7 @@ def _put_thumbnail(
     old = range(start, start + directory.numbers[_LENGTH][2])
     if old.stop > len(block) or block[start : start + 2] != markers.START[:2]:
         return range(0)
-    if any(start < each.end + 4 and each.start < old.stop for each in chain):
+    if _overlaps(start, old.stop, chain):
         return range(0)
     longest = min(_LONGEST, max(_size(bytes(block[start : old.stop])) or (_LONGEST,)))
     block[start : old.stop] = bytes(len(old))
@@ -168,19 +170,33 @@ def _put_thumbnail(
 
 def _renew_previews(block: bytearray, array: np.ndarray, but: range) -> bool:
     """Replaces further pictures, of maker notes, where they stand; tells whether one is gone."""
-    lost, position = False, 0
-    while (start := block.find(markers.START, position)) >= 0:
+    lost, position, old = False, 0, bytes(block)
+    while (start := old.find(markers.START, position)) >= 0:
         position = but.stop if start in but else start + 2
-        stop = None if start in but else markers.end(bytes(block[start:]))
-        size = stop and _size(bytes(block[start : start + stop]))
+        stop = None if start in but else markers.end(old, start)
+        size = stop and _size(old[start:stop])
         if not stop or not size:
             continue
         jpegs = (_jpeg(array, size, quality)[0] for quality in _QUALITIES)
-        jpeg = next((jpeg for jpeg in jpegs if len(jpeg) <= stop), b"")
-        block[start : start + stop] = jpeg.ljust(stop, b"\0")
-        position = start + stop
+        jpeg = next((jpeg for jpeg in jpegs if len(jpeg) <= stop - start), b"")
+        block[start:stop] = jpeg.ljust(stop - start, b"\0")
+        position = stop
         lost |= not jpeg
     return lost
+
+
+def _erase_strip(block: bytearray, chain: list[_Directory]) -> None:
+    """Erases a thumbnail that is not compressed."""
+    numbers = chain[1].numbers
+    if _STRIP in numbers and _STRIP_LENGTH in numbers:
+        start = numbers[_STRIP][2]
+        stop = start + numbers[_STRIP_LENGTH][2]
+        if stop <= len(block) and not _overlaps(start, stop, chain):
+            block[start:stop] = bytes(stop - start)
+
+
+def _overlaps(start: int, stop: int, chain: list[_Directory]) -> bool:
+    return any(start < each.end + 4 and each.start < stop for each in chain)
 
 
 def _size(jpeg: bytes) -> tuple[int, int] | None:

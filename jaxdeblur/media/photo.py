@@ -138,7 +138,8 @@ def encode(photo: Photo, rgb: np.ndarray, suffix: str | None = None) -> bytes:
     if target == "BMP":
         array = photo.upright(array)
     same_format = target == photo.format
-    between.tell(photo.metadata, photo.format, target, rgb.dtype, grey=photo.grey)
+    pixels = {"grey": photo.grey, "alpha": photo.alpha is not None}
+    between.tell(photo.metadata, photo.format, target, rgb.dtype, **pixels)
     try:
         with _quiet():
             if target == "PNG":
@@ -245,7 +246,7 @@ def _decode(data: bytes, name: str) -> Photo:
 
 def output_format(photo: Photo, suffix: str | None) -> str:
     """The format, as Pillow names it, that `encode` would write; raises what it would raise."""
-    if suffix is None:
+    if not suffix:  # of a name without one, too
         return pillow.READ_ALONE.get(photo.format, photo.format)
     target = pillow.FORMATS.get(suffix.lower())
     if target is None:

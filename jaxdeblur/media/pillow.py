@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,8 @@ def _decoded(data: bytes) -> tuple[np.ndarray, Metadata, str]:
             image = _without_palette(image)
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             raise InputError(f"has pixels of the kind {image.mode}; convert it to RGB")
+        if kind in WITHOUT_ALPHA and image.mode == "RGBA":
+            image = _without_opacity(image)
         if kind in WITHOUT_ALPHA and image.mode in ("LA", "RGBA"):
             raise InputError(f"is a {kind} file with transparency; convert it to PNG")
         pixels = _pixels(image)
@@ -146,6 +149,8 @@ def encode(array: np.ndarray, target: str, metadata: Metadata, same_format: bool
         options |= {name: block for name, block in blocks.items() if block}
     if gone:
         lost.tell("previews")
+    if target == "AVIF" and array.shape[-1] == 1:
+        options["subsampling"] = "4:0:0"
     if metadata.dpi and target in ("JPEG", "BMP"):
         options["dpi"] = metadata.dpi
     if target == "HEIF":
@@ -174,6 +179,8 @@ def _blocks(array: np.ndarray, target: str, metadata: Metadata) -> tuple[dict[st
     icc = metadata.icc
     if not icc and metadata.colours and target != "HEIF":
         icc = profiles.of_code_points(metadata.colours, grey=array.shape[-1] < 3)
+    if array.shape[-1] < 3 and (target == "WEBP" or array.shape[-1] == 2):  # written as RGB
+        icc = profiles.for_rgb(icc)
     return {"exif": block, "icc_profile": icc, "xmp": packet}, gone
 
 
@@ -182,6 +189,11 @@ def _without_palette(image: Image.Image) -> Image.Image:
     if image.mode == "1":
         return image.convert("L")
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _without_opacity(image: Image.Image) -> Image.Image:
+    """An opaque picture as RGB; others stay as they are."""
+    return image.convert("RGB") if image.getextrema()[-1] == (255, 255) else image
 
 
 def _of_inks(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Metadata]:
@@ -247,6 +259,8 @@ def _metadata(image: Image.Image, kind: str, data: bytes) -> tuple[Metadata, set
         options, depth = avif.settings(data) if kind == "AVIF" else heif.settings(info)
         gone = heif.lost(data) | ({"deep"} if depth > 8 else set())
         colours = heif.nclx(data)
+    elif kind == "BMP":
+        info = info | {"icc_profile": _bmp_profile(data)}
     block, orientation = exif_of(image)
     packet = xmp.cleaned(info.get("xmp") or b"", extended=False)
     metadata = Metadata(
@@ -259,6 +273,15 @@ def _metadata(image: Image.Image, kind: str, data: bytes) -> tuple[Metadata, set
         same_format=options,
     )
     return metadata, gone | packet.lost
+
+
+def _bmp_profile(data: bytes) -> bytes:
+    """The ICC profile in a header of version 5, which Pillow does not read; most have none."""
+    header, space = struct.unpack_from("<14xI52x4s", data.ljust(80, b"\0"))
+    if header < 124 or space != b"DEBM":
+        return b""
+    start, size = struct.unpack_from("<II", data, 14 + 112)
+    return data[14 + start : 14 + start + size]
 
 
 def _webp_chunks(data: bytes) -> set[bytes]:

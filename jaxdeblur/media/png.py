@@ -49,6 +49,8 @@ def decode(data: bytes) -> tuple[np.ndarray, Metadata]:
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     check_size(width, height)
     gone: set[str] = set()
+    if data[28]:
+        gone.add("interlaced_png")
     if colour == 3:
         gone.add("palette")
     elif depth < 8:

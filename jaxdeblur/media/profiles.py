@@ -113,6 +113,22 @@ def of_gamma(gamma: float | None, chromaticities: Chromaticities | None, *, grey
         return b""
 
 
+def for_rgb(icc: bytes) -> bytes:
+    """A profile with which a grey picture written as RGB looks as before.
+
+    Returns:
+      Of a profile of grey, one of the same curve, or none if it has none; others as they are.
+    """
+    if icc[16:20] != b"GRAY":
+        return icc
+    count = min(int.from_bytes(icc[128:132]), (len(icc) - 132) // 12)
+    places = struct.iter_unpack(">4sII", icc[132 : 132 + 12 * max(0, count)])
+    curve = next(
+        (icc[start : start + size] for name, start, size in places if name == b"kTRC"), b""
+    )
+    return _profile(SRGB, curve, grey=False) if curve else b""
+
+
 def profile(chromaticities: Chromaticities, curve: tuple[float, ...], *, grey: bool) -> bytes:
     """An ICC profile, version 4.3, of one matrix and one curve.
 
@@ -125,8 +141,13 @@ def profile(chromaticities: Chromaticities, curve: tuple[float, ...], *, grey: b
       numpy.linalg.LinAlgError: the primaries lie on a line.
       struct.error: a value is larger than the format holds.
     """
+    kind = 0 if len(curve) == 1 else 3
+    parametric = struct.pack(">4sIHH", b"para", 0, kind, 0) + _fixed(curve)
+    return _profile(chromaticities, parametric, grey=grey)
+
+
+def _profile(chromaticities: Chromaticities, curve: bytes, *, grey: bool) -> bytes:
     adaptation, matrix = _matrices(np.reshape(chromaticities, (4, 2)))
-    parametric = struct.pack(">4sIHH", b"para", 0, 0 if len(curve) == 1 else 3, 0) + _fixed(curve)
     tags: list[tuple[bytes, bytes]] = [
         (b"desc", _text("Colours of the source file")),
         (b"cprt", _text("No copyright")),
@@ -134,10 +155,10 @@ def profile(chromaticities: Chromaticities, curve: tuple[float, ...], *, grey: b
         (b"chad", struct.pack(">4sI", b"sf32", 0) + _fixed(adaptation.ravel())),
     ]
     if grey:
-        tags.append((b"kTRC", parametric))
+        tags.append((b"kTRC", curve))
     else:
         tags += [(f"{c}XYZ".encode(), _xyz(matrix[:, i])) for i, c in enumerate("rgb")]
-        tags += [(f"{c}TRC".encode(), parametric) for c in "rgb"]
+        tags += [(f"{c}TRC".encode(), curve) for c in "rgb"]
     return _assembled(tags, b"GRAY" if grey else b"RGB ")
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import heif
+from jaxdeblur.media import heif, profiles
 from jaxdeblur.media import photo as photos
 from jaxdeblur.media.lost import LOST
 
@@ -195,6 +195,32 @@ def long_exif():
     return saved("PNG", exif=data + b"x" * 69_999 + b"\0")
 
 
+def interlaced():
+    """One pixel that says that it is interlaced: the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels()[:1, :1]).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[28] = 1
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+ADOBE_POINTS = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+ADOBE = profiles.profile(ADOBE_POINTS, (2.2,), grey=False)
+
+
+def bmp_of_version_5(profile):
+    """A BMP file of 24 bits with a profile at its end, by Microsoft's BITMAPV5HEADER."""
+    rows = pixels()[::-1, :, ::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 124, WIDTH, HEIGHT, 1, 24, 0, len(rows), 0, 0, 0, 0)
+    header += (
+        bytes(16) + b"DEBM" + bytes(48) + struct.pack("<III", 4, 124 + len(rows), len(profile))
+    )
+    header += bytes(4)
+    size = 14 + 124 + len(rows) + len(profile)
+    return struct.pack("<2sIII", b"BM", size, 0, 14 + 124) + header + rows + profile
+
+
 C2PA_BOX = struct.pack(">I4s", 40, b"uuid") + bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 C2PA_BOX += bytes(16)
 RIFF = b"C2PA" + struct.pack("<I", 4) + b"jumb"
@@ -213,12 +239,17 @@ TOLD = {
     "comment-kept": (lambda: saved("JPEG", comment=b"a"), ".jpg", []),
     "common": (lambda: saved("JPEG", exif=EXIF, dpi=(300, 300)), ".png", []),
     "resolution": (lambda: saved("JPEG", dpi=(300, 300)), ".webp", ["resolution"]),
-    "grey-webp": (lambda: saved("JPEG", "L"), ".webp", ["webp_grey"]),
+    "grey-webp": (lambda: saved("JPEG", "L"), ".webp", ["grey"]),
     "grey-png": (lambda: saved("JPEG", "L"), ".png", []),
     "bmp": (lambda: saved("JPEG", exif=EXIF), ".bmp", ["bmp"]),
     "bare-bmp": (lambda: saved("JPEG"), ".bmp", []),
     "colour-key": (lambda: saved("PNG", transparency=(3, 4, 5)), ".png", ["colour_key"]),
     "palette": (lambda: saved("PNG", "P", transparency=b"\1"), ".png", ["palette"]),
+    "interlaced": (interlaced, ".png", ["interlaced_png"]),
+    "grey-avif": (lambda: saved("PNG", "L"), ".avif", []),
+    "grey-and-alpha-avif": (lambda: saved("PNG", "LA"), ".avif", ["grey"]),
+    "bmp-profile": (lambda: bmp_of_version_5(ADOBE), ".bmp", ["colours"]),
+    "bmp-profile-to-png": (lambda: bmp_of_version_5(ADOBE), ".png", []),
     "4-bits": (lambda: saved("PNG", "L", bits=4), ".png", ["grey_bits"]),
     "2-bits": (lambda: saved("PNG", "L", bits=2), ".png", ["grey_bits"]),
     "significant": (lambda: png((b"sBIT", b"\5\5\5")), ".png", ["chunks"]),
@@ -264,6 +295,62 @@ def test_what_is_lost_is_told_and_nothing_else(case, caplog):
     assert sorted(found) == sorted(names)
     for mark in (b"caBX", b"C2PA", b"c2pa", b"mpvd", b"gmAP", b"gdAT", b"prIv"):
         assert mark not in encoded
+
+
+def test_a_profile_in_bmp_goes_to_other_formats(caplog):
+    data = bmp_of_version_5(ADOBE)
+    np.testing.assert_array_equal(photos.read(data).rgb, pixels())
+    encoded, _ = told(data, ".png", caplog)
+    with Image.open(io.BytesIO(encoded)) as image:
+        assert image.info["icc_profile"] == ADOBE
+
+
+def bmp_with_alpha(array):
+    """A BMP file of 32 bits with a mask of alpha, by Microsoft's BITMAPV4HEADER."""
+    rows = array[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, WIDTH, HEIGHT, 1, 32, 3, len(rows), 0, 0, 0, 0)
+    header += struct.pack("<IIII4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + bytes(48)
+    return struct.pack("<2sIII", b"BM", 122 + len(rows), 0, 122) + header + rows
+
+
+def test_opaque_bmp_of_32_bits():
+    array = pixels(4)
+    np.testing.assert_array_equal(photos.read(bmp_with_alpha(array)).rgb, pixels())
+    array[1, 1, 3] = 9
+    with pytest.raises(InputError, match="is a BMP file with transparency; convert it to PNG"):
+        photos.read(bmp_with_alpha(array))
+
+
+def test_grey_stays_grey_where_it_can(caplog):
+    for suffix, mode in ((".jpg", "L"), (".png", "L"), (".avif", "L"), (".webp", "RGB")):
+        encoded, _ = told(saved("TIFF", "L"), suffix, caplog)
+        with Image.open(io.BytesIO(encoded)) as image:
+            assert image.mode == mode
+
+
+def test_grey_with_a_profile_of_grey_looks_alike_as_rgb(caplog):
+    grey = profiles.profile(ADOBE_POINTS, (1.3,), grey=True)
+    encoded, _ = told(saved("PNG", "L", icc_profile=grey), ".webp", caplog)
+    srgb = ImageCms.createProfile("sRGB")
+    with Image.open(io.BytesIO(encoded)) as image:
+        icc = image.info["icc_profile"]
+        assert icc[16:20] == b"RGB "
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        shown = np.asarray(ImageCms.profileToProfile(image, profile, srgb), float)
+    linear = (np.asarray(Image.fromarray(pixels()).convert("L")) / 255) ** 1.3
+    expected = 255 * np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
+    assert np.abs(shown - expected[..., None]).mean() < 3
+    for damaged in (grey[:140], grey[:100], grey[:128] + b"\xff" * 40):
+        assert profiles.for_rgb(damaged) == b""
+
+
+def test_a_name_without_an_end_keeps_the_format():
+    for kind, written in (("JPEG", "JPEG"), ("WEBP", "WEBP"), ("GIF", "PNG")):
+        photo = photos.read(saved(kind))
+        with Image.open(io.BytesIO(photos.encode(photo, photo.rgb, ""))) as image:
+            assert image.format == written
 
 
 def test_exif_too_long_for_jpeg_leaves_the_rest(caplog):

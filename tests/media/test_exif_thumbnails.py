@@ -203,6 +203,19 @@ def test_a_thumbnail_that_cannot_be_made_anew_goes(case, caplog):
     assert told == [LOST["previews"]]
 
 
+def test_a_thumbnail_that_is_not_compressed_is_erased(caplog):
+    block = bytearray(exif_block(compression=1, thumbnail=b"pixel" * 600))
+    for old, new in ((513, 273), (514, 279)):
+        at = block.index(struct.pack("<HHI", old, 4, 1))
+        struct.pack_into("<H", block, at, new)
+    encoded, told = result(photo_with(bytes(block)), caplog)
+    new = block_of(encoded, "JPEG")
+    assert parsed(new)[2] is None
+    assert b"pixel" not in new
+    assert b"maker note" in new
+    assert told == [LOST["previews"]]
+
+
 def test_a_block_that_is_full_holds_a_coarser_thumbnail(caplog):
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     block = exif_block(maker_note=bytes(range(1, 256)) * 240, thumbnail=jpeg(small(), quality=30))

@@ -704,7 +704,7 @@ def test_paths_that_are_no_files(tmp_path):
     (tmp_path / "two\nlines.jpg").write_bytes(b"no")
     with pytest.raises(InputError) as caught:
         photos.read(tmp_path / "two\nlines.jpg")
-    assert "two lines.jpg: is no image" in str(caught.value)
+    assert r"two\nlines.jpg: is no image" in str(caught.value)
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -858,7 +858,7 @@ def test_write_names_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         photos.write("a\0b.png", b"")
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(InputError, match="exists"):
+    with pytest.raises(InputError, match="is a link that leads nowhere"):
         photos.write(tmp_path / "link.png", b"")
     assert os.listdir(tmp_path) == ["link.png"]
 
