@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import lost
+from jaxdeblur.media import lost, photoshop, xmp
 from jaxdeblur.media.metadata import Metadata, valid_dpi, valid_orientation
 from jaxdeblur.media.tiff_pages import picture
 from jaxdeblur.media.tiff_pixels import pixels
@@ -41,7 +41,8 @@ _LAYERS = 37724  # of Photoshop
 _STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281}
 _STRUCTURE |= {284, *range(288, 294), 317, 320, *range(322, 329), 330, *range(332, 335), 336}
 _STRUCTURE |= {*range(338, 342), 347, *range(512, 522), *range(529, 533), 32997, 32998, _LAYERS}
-_NO_EXIF = {_XMP, _ICC, 33723, 34377}  # and IPTC, Photoshop: have places of their own
+_IPTC, _PHOTOSHOP, _CREDENTIALS = 33723, 34377, 52545
+_NO_EXIF = {_XMP, _ICC, _IPTC, _PHOTOSHOP}  # have places of their own
 
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE = 1, 5, 8, 32946
 _ALPHA = 2  # not multiplied into the colours
@@ -164,6 +165,7 @@ def _serialised(directory: Directory, order: str, start: int) -> bytes:
 
 def _metadata(file: TiffFile, page: TiffPage, array: np.ndarray) -> Metadata:
     tags = _directory(file, file.pages.first.tags)  # that of a copy, if it comes first
+    tags.pop(_DESCRIPTION, None)
     tags |= _directory(file, page.tags)
     if _LAYERS in page.tags:
         lost.tell("layers")
@@ -180,6 +182,7 @@ def _metadata(file: TiffFile, page: TiffPage, array: np.ndarray) -> Metadata:
     ):
         lost.tell("description")
         kept.pop(_DESCRIPTION, None)
+    _make_true(kept)
     for tag in (_X_DPI, _Y_DPI):
         kind, value = kept.get(tag, (_RATIONAL, bytes(8)))
         if (kind, len(value)) != (_RATIONAL, 8):
@@ -190,6 +193,7 @@ def _metadata(file: TiffFile, page: TiffPage, array: np.ndarray) -> Metadata:
         lost.tell("bigtiff")
     if page.is_tiled or planar:
         lost.tell("layout")
+    extra = next(iter(page.extrasamples), _ALPHA)
     order, first = file.byteorder, file.pages.first.tags
     block = {tag: entry for tag, entry in kept.items() if tag not in _NO_EXIF}
     unit = {2: 1.0, 3: 2.54}.get(page.resolutionunit)
@@ -206,9 +210,26 @@ def _metadata(file: TiffFile, page: TiffPage, array: np.ndarray) -> Metadata:
             "order": order,
             "tags": kept,
             "compression": int(page.compression) if page.compression in (_NONE, _LZW) else _DEFLATE,
-            "extra": int(page.extrasamples[0]) if page.extrasamples else _ALPHA,
+            "extra": int(extra) if extra in (0, 1) else _ALPHA,
         },
     )
+
+
+def _make_true(tags: Directory) -> None:
+    """Takes out what holds for the old pixels alone: thumbnails, credentials."""
+    if tags.pop(_CREDENTIALS, None):
+        lost.tell("c2pa")
+    if _PHOTOSHOP in tags:
+        kind, resources = tags[_PHOTOSHOP]
+        tags[_PHOTOSHOP] = kind, photoshop.without_thumbnails(resources)
+        if tags[_PHOTOSHOP][1] != resources:
+            lost.tell("previews")
+    if _XMP in tags:
+        kind, packet = tags.pop(_XMP)
+        cleaned = xmp.cleaned(packet)
+        lost.tell_all(cleaned.lost)
+        if cleaned.packet:
+            tags[_XMP] = kind, cleaned.packet
 
 
 def _converted(metadata: Metadata) -> dict[str, Any]:

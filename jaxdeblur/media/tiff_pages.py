@@ -90,8 +90,8 @@ def _directories(file: TiffFile) -> Iterator[tuple[TiffPage, bool]]:
 def _count_in(page: TiffPage) -> int:
     """How many pictures a directory tells of: by its tags, or by a description in it."""
     counts = [page.imagedepth]
-    if page.is_stk:
-        counts.append(page.tags[_STACK_PLANES].count)
+    if planes := page.tags.get(_STACK_PLANES):
+        counts.append(planes.count)
     if page.imagej_description:
         told = dict(re.findall(r"^(\w+)=(\d+)\s*$", page.imagej_description, re.MULTILINE))
         axes = [int(told.get(axis, 1)) for axis in ("channels", "slices", "frames")]
