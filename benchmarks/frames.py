@@ -30,7 +30,7 @@ from runners import peak_resident_bytes
 
 from jaxdeblur.configs import atrous_reds
 from jaxdeblur.data import pipeline
-from jaxdeblur.data.clips import folders, store
+from jaxdeblur.data.clips import folders, store, storing
 from jaxdeblur.data.clips.source import ClipSource
 from jaxdeblur.data.images import image_files
 from jaxdeblur.data.photos import Photos, skimage_photos
@@ -161,7 +161,7 @@ def expose(scene: np.ndarray, offset: np.ndarray, move: np.ndarray) -> np.ndarra
 def write_store(folder: Path, path: Path, variant: str) -> float:
     """Stores the clips of a folder at a path; returns the seconds that it took."""
     start = time.perf_counter()
-    store.write(folders.open_folder(folder, variant), path, variant)
+    storing.write(folders.open_folder(folder, variant), path, variant)
     return time.perf_counter() - start
 
 

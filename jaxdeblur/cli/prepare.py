@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from jaxdeblur.errors import InputError, printable
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("prepare", help="check or prepare a dataset for training")
@@ -49,21 +51,42 @@ def run_cifar10(arguments: argparse.Namespace) -> None:
 
 def run_check(arguments: argparse.Namespace) -> None:
     from jaxdeblur.data.clips import check
-    from jaxdeblur.errors import InputError
 
-    problems = check.check(arguments.folder, arguments.variant, print)
+    problems = check.check(arguments.folder, arguments.variant, lambda line: print(printable(line)))
     if problems:
         raise InputError(f"{problems} problems in {arguments.folder}, listed above")
 
 
 def run_frames(arguments: argparse.Namespace) -> None:
-    from jaxdeblur.data.clips import folders, store
+    from jaxdeblur.data.clips import folders, store, storing
+    from jaxdeblur.runtime import paths
     from jaxdeblur.runtime.progress import ProgressLine
 
-    clips = folders.open_folder(arguments.folder, arguments.variant)
-    for remark in folders.remarks(clips):
-        print(remark)
-    total = 2 * sum(len(clip.frames) for clip in clips)
+    found = folders.find_clips(paths.local(arguments.folder, "DIR"), arguments.variant)
+    if not found.clips and found.problems:
+        raise InputError("; ".join(found.problems[:3]))
+    for remark in folders.remarks(found.clips):
+        print(printable(remark))
+    problems = [InputError(problem) for problem in found.problems]
+    total = 2 * sum(len(clip.frames) for clip in found.clips)
     with ProgressLine("frames", total) as progress:
-        store.write(clips, arguments.store, arguments.variant, progress.update)
-    print(f"{arguments.store}: {len(clips)} clips, {total} frames")
+        for problem in problems:
+            progress.print(f"error: {problem}")
+
+        def tell(error: InputError) -> None:
+            problems.append(error)
+            progress.print(f"error: {error}")
+
+        storing.write(
+            found.clips,
+            arguments.store,
+            arguments.variant,
+            progress.update,
+            failed=tell,
+            unusable=len(found.problems),
+        )
+    index = store.open_store(arguments.store, arguments.variant)
+    frames = 2 * sum(len(clip.frames) for clip in index.clips)
+    print(printable(f"{arguments.store}: {len(index.clips)} clips, {frames} frames"))
+    if problems:
+        raise SystemExit(1)

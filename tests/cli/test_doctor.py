@@ -20,7 +20,7 @@ import jaxdeblur
 from jaxdeblur import cli
 from jaxdeblur.cli.doctor import common, data, devices, machine, versions
 from jaxdeblur.data.clips import folders as clip_folders
-from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips import storing
 from jaxdeblur.runtime import startup
 
 REPOSITORY = Path(__file__).parents[2]
@@ -317,7 +317,7 @@ def clips(folder):
 def test_clips_and_a_store_of_them(run, tmp_path):
     clips(tmp_path / "clips")
     store = tmp_path / "store"
-    frame_store.write(clip_folders.open_folder(tmp_path / "clips", "blur"), store, "blur")
+    storing.write(clip_folders.open_folder(tmp_path / "clips", "blur"), store, "blur")
     for folder in (tmp_path / "clips", store):
         status, sections, last = run("--data-dir", folder)
         assert (status, last) == (0, SOUND)

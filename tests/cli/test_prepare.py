@@ -1,6 +1,9 @@
 """`jaxdeblur prepare check` and `prepare frames` on small folders of clips."""
 
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 from jaxdeblur import cli
 from jaxdeblur.data.clips import frames as clips
 from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips.frames import Part, Window
 
 SIZE = (70, 90)
 
@@ -128,13 +132,14 @@ def test_frames_goes_on_where_a_damaged_file_stopped_it(folder, tmp_path, prepar
     whole = bad.read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
     status, out, err = prepare("frames", folder, store)
-    assert (status, out) == (2, "")
+    assert (status, out) == (1, f"{store}: 2 clips, 8 frames\n")
     assert f"{bad} is damaged" in only_error(err)
     status, out, _ = prepare("check", store)
     assert status == 2
     assert out.splitlines()[1:] == [
         "train: 1 clips, 2 frames, 90x70",
-        "problem: 2 clips are missing; run `jaxdeblur prepare frames` again",
+        "val: 1 clips, 2 frames, 90x70",
+        "problem: 1 clips are missing; run `jaxdeblur prepare frames` again",
     ]
     before = {file: kept for file, kept in contents(store).items() if "a" in file.parts}
 
@@ -147,6 +152,179 @@ def test_frames_goes_on_where_a_damaged_file_stopped_it(folder, tmp_path, prepar
         "train: 2 clips, 4 frames, 90x70",
         "val: 1 clips, 2 frames, 90x70",
     ]
+
+
+def add(folder, name, seed=40):
+    """One more clip of one frame."""
+    for kind, pixels in zip(("blur", "sharp"), pictures(seed), strict=True):
+        save(folder / f"train_{kind}" / name / "0.png", pixels)
+
+
+def stored_frames(store):
+    """The first sharp frame of each clip, by its label."""
+    clips = frame_store.open_store(store, "blur").clips
+    read = frame_store.StoreReader(store, clips)
+    return {
+        clip.label: read([Part(number, 0, "sharp", Window(0, 0, *SIZE))])[0]
+        for number, clip in enumerate(clips)
+    }
+
+
+def unpaired(folder):
+    save(folder / "train_sharp" / "c" / "0.png", pictures(30)[1])
+
+
+def no_image(folder):
+    add(folder, "c")
+    (folder / "train_sharp" / "c" / "0.png").write_text("no image")
+
+
+def inside(folder):
+    add(folder, "a/c/0")  # where the chunks of `a` would be
+
+
+def pipe(folder):
+    add(folder, "c")
+    (folder / "train_sharp" / "c" / "0.png").unlink()
+    os.mkfifo(folder / "train_sharp" / "c" / "0.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (unpaired, r"train_sharp/c has no partner, a folder of blur frames"),
+        (no_image, r"train_sharp/c/0\.png: no readable image"),
+        (inside, r"train/a/c/0: lies in the folder of another clip, train/a, which a store"),
+        (pipe, r"train_sharp/c/0\.png: no readable image \(not a file\)"),
+    ],
+)
+def test_a_bad_clip_is_one_line_and_the_others_are_stored(
+    folder, tmp_path, prepare, spoil, message
+):
+    store = tmp_path / "store"
+    spoil(folder)
+    for _ in range(2):
+        status, out, err = prepare("frames", folder, store)
+        assert (status, out) == (1, f"{store}: 3 clips, 12 frames\n")
+        assert re.search(message, only_error(err))
+        seen = stored_frames(store)
+        for label, seed in (("train/a", 0), ("train/b", 10), ("val/a", 20)):
+            np.testing.assert_array_equal(seen[label], pictures(seed)[1])
+    assert "problem: 1 clips are missing" in prepare("check", store)[1]
+
+
+def test_a_clip_around_stored_ones_takes_nothing_from_them(folder, tmp_path, prepare):
+    store = tmp_path / "store"
+    add(folder, "z/c")
+    assert prepare("frames", folder, store)[0] == 0
+    before = contents(store / "train" / "z")
+    add(folder, "z")
+    status, _, err = prepare("frames", folder, store)
+    assert status == 1
+    assert "train/z" in only_error(err)
+    assert contents(store / "train" / "z").items() >= before.items()
+    np.testing.assert_array_equal(stored_frames(store)["train/z/c"], pictures(40)[1])
+
+
+def test_files_of_others_in_a_store_stay(folder, tmp_path, prepare):
+    store = tmp_path / "store"
+    assert prepare("frames", folder, store)[0] == 0
+    mine = store / "train" / "c" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    add(folder, "c")
+    status, _, err = prepare("frames", folder, store)
+    assert status == 1
+    assert "train/c holds other files" in only_error(err)
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\xff\xfe", b"two\nlines", b"n" * 255, "ü🎞".encode(), b"-x", b"50% \\x"]
+)
+def test_names_of_any_bytes(folder, tmp_path, prepare, name):
+    store = tmp_path / "store"
+    add(folder, os.fsdecode(name))
+    assert prepare("check", folder)[0] == 0
+    status, out, err = prepare("frames", folder, store)
+    assert (status, out, err) == (0, f"{store}: 4 clips, 14 frames\n", "")
+    seen = stored_frames(store)
+    np.testing.assert_array_equal(seen[f"train/{os.fsdecode(name)}"], pictures(40)[1])
+    assert prepare("frames", folder, store)[0] == 0
+
+
+def test_a_name_that_gets_too_long_is_one_line(folder, tmp_path, prepare):
+    store = tmp_path / "store"
+    add(folder, os.fsdecode(b"\xff" * 200))  # %FF each, where it is stored
+    status, out, err = prepare("frames", folder, store)
+    assert (status, out) == (1, f"{store}: 3 clips, 12 frames\n")
+    assert "File name too long" in only_error(err)
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(folder, tmp_path, prepare, somebody_else):
+    store = tmp_path / "store"
+    store.mkdir(mode=0o777)
+    store.chmod(0o777)
+    add(folder, "c/shut")
+    for kind in ("blur", "sharp"):
+        (folder / f"train_{kind}" / "c").chmod(0)
+    with somebody_else():
+        status, out, err = prepare("frames", folder, store)
+    for kind in ("blur", "sharp"):
+        (folder / f"train_{kind}" / "c").chmod(0o755)
+    assert (status, out) == (1, f"{store}: 3 clips, 12 frames\n")
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert all("/c: cannot be read (Permission denied)" in line for line in lines)
+
+
+def test_links_in_loops_are_followed_once(folder, tmp_path, prepare):
+    store = tmp_path / "store"
+    for kind in ("blur", "sharp"):
+        one, other = (folder / f"train_{kind}" / name for name in "ab")
+        (one / "l").symlink_to(other)
+        (other / "l").symlink_to(one)
+        (folder / f"val_{kind}" / "self").symlink_to("self")
+    status, out, err = prepare("frames", folder, store)
+    # The clips `a/l` and `b/l` are `b` and `a` again, in the folders of clips.
+    assert (status, out) == (1, f"{store}: 3 clips, 12 frames\n")
+    assert [re.search(r"train/(./l): lies in", line)[1] for line in err.splitlines()] == [
+        "a/l",
+        "b/l",
+    ]
+
+
+def test_a_store_inside_the_folder_is_no_clip_of_it(folder, prepare):
+    store = folder / "store"
+    first = prepare("frames", folder, store)
+    assert first == (0, f"{store}: 3 clips, 12 frames\n", "")
+    before = contents(folder)
+    assert prepare("frames", folder, store) == first
+    assert contents(folder) == before
+
+
+def test_two_processes_into_one_store(folder, tmp_path, prepare):
+    store = tmp_path / "store"
+    command = [sys.executable, "-m", "jaxdeblur.cli", "prepare", "frames", folder, store]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        out, err = process.communicate()
+        assert (process.returncode, out, err) == (0, f"{store}: 3 clips, 12 frames\n", "")
+    seen = stored_frames(store)
+    for label, seed in (("train/a", 0), ("train/b", 10), ("val/a", 20)):
+        np.testing.assert_array_equal(seen[label], pictures(seed)[1])
+    assert sorted(path.name for path in store.iterdir()) == ["index.json", "train", "val"]
+
+
+def test_what_a_killed_run_left_before_its_index_is_no_obstacle(folder, tmp_path, prepare):
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / ".jaxdeblur-0123456789abcdef.part.json").touch()
+    assert prepare("frames", folder, store)[0] == 0
+    assert not list(store.glob(".*"))
 
 
 def test_the_variant_chooses_the_blurred_frames(folder, tmp_path, prepare):
@@ -192,9 +370,7 @@ def nothing(folder, out):
 @pytest.mark.parametrize(
     ("spoil", "command", "message"),
     [
-        (lone, "frames DIR OUT", r"train_sharp/c has no partner, a folder of blur frames"),
         (lone, "check DIR", r"1 problems in .*data"),
-        (text, "frames DIR OUT", r"train_sharp/b/1\.png: no readable image"),
         (text, "check DIR", r"1 problems in .*data"),
         (nothing, "frames DIR/none OUT", r"data/none' is no folder"),
         (nothing, "check DIR/none", r"data/none' is no folder"),

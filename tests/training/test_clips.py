@@ -19,7 +19,7 @@ import jaxdeblur
 from jaxdeblur import evaluation, training, weights
 from jaxdeblur.configs import atrous_reds_small
 from jaxdeblur.data.clips import folders as clip_folders
-from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips import storing
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import AtrousNet
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("store")
-    frame_store.write(clip_folders.open_folder(folder, "blur"), path, "blur")
+    storing.write(clip_folders.open_folder(folder, "blur"), path, "blur")
     return path
 
 

@@ -18,16 +18,17 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from jaxdeblur.data.clips.frames import Clip, Part
-from jaxdeblur.data.images import UNREADABLE, is_image, read_header, read_rgb
+from jaxdeblur.data.clips.image_folders import ImageFolder, image_folders
+from jaxdeblur.data.images import UNREADABLE, read_header, read_rgb
 from jaxdeblur.errors import InputError
+from jaxdeblur.runtime import paths
 
 # A component of a path that is no part of the clip's name: a split, a kind of frames, or both.
 _PART = re.compile(r"(train|val|test)|(?:(train|val|test)_)?(sharp|blur(?:red)?(?:_\w+)?)")
@@ -72,23 +73,6 @@ class Found:
     variants: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Folder:
-    """A folder that holds images.
-
-    Attributes:
-      path: of the folder.
-      images: by their names without suffix.
-      repeated: files whose name differs from another one's only in the suffix.
-      others: number of other files.
-    """
-
-    path: Path
-    images: dict[str, Path]
-    repeated: list[str]
-    others: int
-
-
 def find_clips(root: Path, variant: str) -> Found:
     """Searches a folder for clips, pairs their frames by name and reads the files' headers.
 
@@ -105,6 +89,8 @@ def find_clips(root: Path, variant: str) -> Found:
     if not root.is_dir():
         raise InputError(f"{str(root)!r} is no folder; give one of clips")
     pairs, variants, problems = _group(root, variant)
+    if variant not in variants and problems:  # such as a folder that may not be read
+        raise InputError(problems[0])
     if variant not in variants:
         raise InputError(
             f"{str(root)!r} holds no {variant!r} frames (kinds of blurred frames there: "
@@ -112,6 +98,8 @@ def find_clips(root: Path, variant: str) -> Found:
             f"train_{variant}/000, or CLIP/sharp and CLIP/{variant}"
         )
     with_sharp = {split for (split, _), pair in pairs.items() if "sharp" in pair}
+    if not with_sharp and problems:
+        raise InputError(problems[0])
     if not with_sharp:
         raise InputError(
             f"{str(root)!r} holds {variant!r} frames but no sharp ones beside them, in folders "
@@ -181,7 +169,7 @@ def open_folder(data_dir: str | os.PathLike[str], variant: str) -> list[ClipFile
     Raises:
       InputError: no such folder, no clips in it, or some that are not whole.
     """
-    root = Path(data_dir).expanduser()
+    root = paths.local(data_dir, "data_dir")
     found = find_clips(root, variant)
     if found.problems:
         more = f" and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""
@@ -193,11 +181,15 @@ def open_folder(data_dir: str | os.PathLike[str], variant: str) -> list[ClipFile
 
 def _group(
     root: Path, variant: str
-) -> tuple[dict[tuple[str, str], dict[str, _Folder]], list[str], list[str]]:
+) -> tuple[dict[tuple[str, str], dict[str, ImageFolder]], list[str], list[str]]:
     """Returns each clip's folders by kind, by split and name; all variants; and problems."""
-    pairs: dict[tuple[str, str], dict[str, _Folder]] = {}
-    variants, problems = set(), []
-    for folder in _image_folders(root):
+    pairs: dict[tuple[str, str], dict[str, ImageFolder]] = {}
+    variants, problems, twice = set(), [], set()
+
+    def unreadable(error: OSError) -> None:
+        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for folder in image_folders(root, unreadable):
         split, kind, name = _place(folder.path.relative_to(root).parts)
         if kind not in ("", "sharp"):
             variants.add(kind)
@@ -206,28 +198,10 @@ def _group(
         pair = pairs.setdefault((split, name or root.resolve().name), {})
         if kind in pair:
             problems.append(f"{pair[kind].path} and {folder.path} are the same clip; remove one")
+            twice.add((split, name or root.resolve().name))
         pair[kind] = folder
+    pairs = {place: pair for place, pair in pairs.items() if place not in twice}
     return pairs, sorted(variants), problems
-
-
-def _image_folders(root: Path) -> Iterator[_Folder]:
-    def unreadable(error: OSError) -> NoReturn:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
-
-    for path, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        # A link to a folder above would be followed for ever.
-        here = Path(path).resolve()
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and not here.is_relative_to(Path(path, name).resolve())
-        )
-        names = sorted(name for name in files if not name.startswith("."))
-        found = [Path(path, name) for name in names if is_image(name)]
-        images = {file.stem: file for file in found}
-        repeated = [file.name for file in found if images[file.stem] != file]
-        if images:
-            yield _Folder(Path(path), images, repeated, len(names) - len(found))
 
 
 def _place(parts: Sequence[str]) -> tuple[str, str, str]:
@@ -242,7 +216,7 @@ def _place(parts: Sequence[str]) -> tuple[str, str, str]:
     return split, kind, "/".join(names)
 
 
-def _make_clip(split: str, name: str, pair: dict[str, _Folder], variant: str) -> ClipFiles:
+def _make_clip(split: str, name: str, pair: dict[str, ImageFolder], variant: str) -> ClipFiles:
     label = f"{split}/{name}" if split else name
     for kind in (variant, "sharp"):
         if kind not in pair:
@@ -286,6 +260,8 @@ def _make_clip(split: str, name: str, pair: dict[str, _Folder], variant: str) ->
 
 
 def _header(path: Path) -> tuple[int, int, str]:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: no readable image (not a file); replace it")
     try:
         return read_header(path)
     except UNREADABLE as error:

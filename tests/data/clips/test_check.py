@@ -5,7 +5,7 @@ from scipy import ndimage
 from skimage import data
 
 from jaxdeblur.data.clips import check as clip_check
-from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips import storing
 from jaxdeblur.data.clips.folders import open_folder
 from jaxdeblur.data.clips.frames import Clip
 from jaxdeblur.errors import InputError
@@ -235,7 +235,7 @@ def test_counts_are_compared_with_the_published_ones(clips, expected):
 
 def test_a_store_is_counted(root, tmp_path_factory):
     store = tmp_path_factory.mktemp("stores") / "store"
-    frame_store.write(open_folder(root, "blur"), store, "blur")
+    storing.write(open_folder(root, "blur"), store, "blur")
     lines = []
     assert clip_check.check(store, "blur", lines.append) == 0
     assert lines[0] == f"{store}: a store of frames (blur)"

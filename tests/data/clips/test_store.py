@@ -17,6 +17,7 @@ import zarr
 from PIL import Image
 
 from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips import storing
 from jaxdeblur.data.clips.folders import open_folder
 from jaxdeblur.data.clips.frames import Part, Window
 from jaxdeblur.errors import InputError
@@ -43,7 +44,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def store(folder, tmp_path):
-    frame_store.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
+    storing.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
     return tmp_path / "store"
 
 
@@ -72,7 +73,7 @@ def test_a_window_is_that_part_of_the_frame(store):
 
 def test_black_frames_are_stored_too(folder, tmp_path):
     Image.new("RGB", (64, 64)).save(folder / "train_blur/001/00000000.png")
-    frame_store.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
+    storing.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
     assert not read(tmp_path / "store", 1, 0, "blurred").any()
 
 
@@ -101,7 +102,7 @@ def test_names_may_hold_any_letters(folder, tmp_path):
     for kind in ("blur", "sharp"):
         (folder / f"train_{kind}" / "001").rename(folder / f"train_{kind}" / "a #1, 50% ü?")
     store = tmp_path / "100% my clips #2"
-    frame_store.write(open_folder(folder, "blur"), store, "blur")
+    storing.write(open_folder(folder, "blur"), store, "blur")
     names = [clip.name for clip in frame_store.open_store(store, "blur").clips]
     number = names.index("a #1, 50% ü?")
     np.testing.assert_array_equal(read(store, number, 0, "sharp"), frame("001", "sharp", 0))
@@ -120,7 +121,7 @@ def test_a_folder_of_other_files_is_left_alone(folder, tmp_path):
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="other holds other files"):
-        frame_store.write(open_folder(folder, "blur"), other, "blur")
+        storing.write(open_folder(folder, "blur"), other, "blur")
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
@@ -128,7 +129,7 @@ def test_clips_that_changed_are_not_mixed_with_stored_ones(folder, store):
     for kind in ("blur", "sharp"):
         (folder / f"train_{kind}/000/00000009.png").unlink()
     with pytest.raises(InputError, match="another train/000"):
-        frame_store.write(open_folder(folder, "blur"), store, "blur")
+        storing.write(open_folder(folder, "blur"), store, "blur")
 
 
 def test_a_damaged_frame_is_named_and_the_clips_before_it_stay(folder, tmp_path):
@@ -136,13 +137,13 @@ def test_a_damaged_frame_is_named_and_the_clips_before_it_stay(folder, tmp_path)
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"001/00000000\.png is damaged"):
-        frame_store.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
+        storing.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
     assert [clip.name for clip in frame_store.open_store(tmp_path / "store", "blur").clips] == [
         "000"
     ]
     damaged.write_bytes(whole)
     before = (tmp_path / "store/train/000/zarr.json").stat().st_mtime_ns
-    frame_store.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
+    storing.write(open_folder(folder, "blur"), tmp_path / "store", "blur")
     np.testing.assert_array_equal(read(tmp_path / "store", 1, 0, "sharp"), frame("001", "sharp", 0))
     assert (tmp_path / "store/train/000/zarr.json").stat().st_mtime_ns == before
 
@@ -150,13 +151,14 @@ def test_a_damaged_frame_is_named_and_the_clips_before_it_stay(folder, tmp_path)
 WRITE = """
 import resource, signal, sys
 from jaxdeblur.data.clips import store as frame_store
+from jaxdeblur.data.clips import storing
 from jaxdeblur.data.clips.folders import open_folder
 from jaxdeblur.errors import reported
 folder, store, most = sys.argv[1:]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), resource.RLIM_INFINITY))
 with reported():
-    frame_store.write(open_folder(folder, "blur"), store, "blur")
+    storing.write(open_folder(folder, "blur"), store, "blur")
 """
 
 
@@ -180,11 +182,11 @@ def test_a_full_disk_leaves_whole_clips_and_the_same_call_goes_on(folder, tmp_pa
 
 SLOWLY = """
 import time
-read_frame = frame_store.read_frame
+read_frame = storing.read_frame
 def slowly(*arguments, **options):
     time.sleep(0.2)
     return read_frame(*arguments, **options)
-frame_store.read_frame = slowly
+storing.read_frame = slowly
 """
 
 
@@ -199,7 +201,7 @@ def test_a_killed_run_is_gone_on_with(folder, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert frame_store.open_store(store, "blur").clips == []
-    frame_store.write(open_folder(folder, "blur"), store, "blur")
+    storing.write(open_folder(folder, "blur"), store, "blur")
     np.testing.assert_array_equal(read(store, 0, 9, "sharp"), frame("000", "sharp", 9))
 
 
@@ -250,4 +252,4 @@ def test_no_store_at_an_address(monkeypatch):
 
 def test_a_store_is_not_written_to_an_address(folder):
     with pytest.raises(InputError, match="gs://bucket/reds is no folder"):
-        frame_store.write(open_folder(folder, "blur"), "gs://bucket/reds", "blur")
+        storing.write(open_folder(folder, "blur"), "gs://bucket/reds", "blur")
