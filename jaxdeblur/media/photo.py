@@ -1,21 +1,8 @@
 """Photographs as pixels, and files with other pixels and the same metadata.
 
-What the output of the same format does not have of the input:
-
-* Palettes become RGB, pixels of 1 bit grey, CMYK sRGB by its profile.
-* GIF becomes PNG.
-* JPEG: further pictures in the file (previews, gain maps, depth maps), and the progressive order.
-* PNG: a transparent colour (it becomes an alpha channel), grey of 2 and 4 bits (becomes 8), the
-  chunks sBIT, bKGD, tIME and private ones.
-* TIFF: tiles, planes (it is written in strips, channels interleaved), other compressions than none,
-  LZW and deflate (becomes deflate), reduced copies, masks, Photoshop's layers, BigTIFF, LAB and
-  YCbCr (become RGB), depths other than 8 and 16 bits and floats of 32, a description of OME or
-  tifffile that would no longer be true, and places inside the file to which a maker note may point.
-* WebP: grey (the format has none).
-* AVIF, HEIC: depths of 10 and 12 bits (become 8), gain and depth maps, thumbnails; of AVIF the
-  colours that no ICC profile describes (taken as sRGB). What turns a HEIC file is done to its
-  pixels, so its size is the displayed one and its orientation 1.
-* WebP, AVIF, HEIC: the quality, which becomes 95, 90 and 90; lossless WebP stays lossless.
+What a result does not have of its source, `lost.LOST` lists; it is told when it happens. What turns
+a HEIC file is done to its pixels, so its size is the displayed one and its orientation 1. Colours
+that code points, gamma or primaries tell go as an ICC profile where a format knows no other way.
 
 Between formats go EXIF, ICC profile, XMP and resolution, as far as the output's format holds them.
 """

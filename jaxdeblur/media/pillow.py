@@ -179,7 +179,7 @@ def _blocks(array: np.ndarray, target: str, metadata: Metadata) -> tuple[dict[st
     icc = metadata.icc
     if not icc and metadata.colours and target != "HEIF":
         icc = profiles.of_code_points(metadata.colours, grey=array.shape[-1] < 3)
-    if array.shape[-1] < 3 and (target == "WEBP" or array.shape[-1] == 2):  # written as RGB
+    if array.shape[-1] in {"WEBP": (1, 2), "AVIF": (2,)}.get(target, ()):  # written as RGB
         icc = profiles.for_rgb(icc)
     return {"exif": block, "icc_profile": icc, "xmp": packet}, gone
 
@@ -272,7 +272,8 @@ def _metadata(image: Image.Image, kind: str, data: bytes) -> tuple[Metadata, set
         colours=colours,
         same_format=options,
     )
-    return metadata, gone | packet.lost
+    # Of JPEG the packet is kept with its extension, and what both lost is in `gone`.
+    return metadata, gone if kind == "JPEG" else gone | packet.lost
 
 
 def _bmp_profile(data: bytes) -> bytes:

@@ -134,13 +134,14 @@ def _renewed(chunks: bytes, array: np.ndarray) -> bytes:
     """The chunks with the EXIF thumbnail of other pixels."""
     parts, gone = [], False
     for kind, body in _parts(chunks):
-        block = body if kind == b"eXIf" else b""
+        label = b"Exif\0\0" if body.startswith(b"Exif\0\0") else b""  # no writer should put it
+        block = body.removeprefix(label) if kind == b"eXIf" else b""
         if kind in png_texts.KINDS:
             block = png_texts.exif(kind, body)
         new, without = exif.renewed(block, array) if block else (block, False)
         gone |= without
         if new != block:
-            body = new if kind == b"eXIf" else png_texts.with_exif(kind, body, new)
+            body = label + new if kind == b"eXIf" else png_texts.with_exif(kind, body, new)
         parts.append(_chunk(kind, body))
     if gone:
         lost.tell("previews")

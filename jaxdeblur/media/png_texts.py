@@ -10,6 +10,7 @@ from jaxdeblur.media import photoshop, xmp
 KINDS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp"
 _PROFILE = re.compile(rb"Raw profile type (exif|APP1|xmp|8bim)\Z")
+_MOST = 2**26  # bytes of a text
 _EXIF_LABEL, _XMP_LABEL = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
@@ -55,8 +56,11 @@ def with_exif(kind: bytes, body: bytes, block: bytes) -> bytes:
 def _cleaned_packet(body: bytes, lost: set[str]) -> bytes:
     # Behind the keyword: whether and how the text is compressed, a language, the keyword in it.
     start = len(_XMP) + 3
-    start = body.index(b"\0", body.index(b"\0", start) + 1) + 1
-    text = zlib.decompress(body[start:]) if body[len(_XMP) + 1] else body[start:]
+    try:
+        start = body.index(b"\0", body.index(b"\0", start) + 1) + 1
+        text = _inflated(body[start:]) if body[len(_XMP) + 1] else body[start:]
+    except (ValueError, IndexError, zlib.error):
+        return body
     packet = xmp.cleaned(text)
     if packet.packet == text:
         return body
@@ -71,11 +75,19 @@ def _profile(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
     if not match or kind == b"iTXt":
         return b"", b""
     try:
-        text = zlib.decompress(text[1:]) if kind == b"zTXt" else text
+        text = _inflated(text[1:]) if kind == b"zTXt" else text
         _, length, digits = text.strip().split(None, 2)
         return match[1], bytes.fromhex(digits.decode("ascii"))[: int(length)]
     except (ValueError, zlib.error):
         return b"", b""
+
+
+def _inflated(data: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    text = inflater.decompress(data, _MOST)
+    if inflater.unconsumed_tail:
+        raise ValueError("a text without end")
+    return text
 
 
 def _with_profile(kind: bytes, body: bytes, payload: bytes) -> bytes:

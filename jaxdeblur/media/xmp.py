@@ -32,6 +32,8 @@ _PROPERTIES = {
     ("http://ns.oplus.com/photos/1.0/camera/", "VideoLength"): "motion_photo",
 }
 _VIDEO = ("MotionPhoto", "MicroVideo")
+# Whose data are in the extended packet, where there is one.
+_IN_EXTENSION = {_GOOGLE + "1.0/depthmap/": "depth_map", _GOOGLE + "1.0/audio/": "segments"}
 _EXTENSION = (_ADOBE + "xmp/note/", "HasExtendedXMP")
 
 # What each item of Google's directory holds, by its Semantic.
@@ -102,6 +104,7 @@ class _Cutter:
 
     def __init__(self, text: bytes, *, keep_extension: bool) -> None:
         self.text, self.keep_extension = text, keep_extension
+        self._without_extension = not keep_extension and _EXTENSION[1].encode() in text
         self.cuts: list[tuple[int, int]] = []
         self.lost: set[str] = set()
         self.properties = 0  # that stay
@@ -158,7 +161,7 @@ class _Cutter:
         for match in _ATTRIBUTE.finditer(tag):
             key = match[1].decode()
             stale_prefix = key.startswith("xmlns:") and _of_namespace(attributes[key]) is not None
-            if stale_prefix or self._is_stale(named[key]):
+            if stale_prefix or self._is_stale(named[key], attributes[key]):
                 self.cuts.append((at + match.start(), at + match.end()))
             else:
                 self.properties += named[key][0] not in _SYNTAX
@@ -186,7 +189,7 @@ class _Cutter:
         match = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>").match(self.text, at)
         return match[0] if match else b""
 
-    def _is_stale(self, name: tuple[str, str]) -> bool:
+    def _is_stale(self, name: tuple[str, str], value: str = "") -> bool:
         namespace, local = name
         if namespace in _SYNTAX:
             return False
@@ -197,7 +200,9 @@ class _Cutter:
             lost = _PROPERTIES.get(name)
         if lost is None and local.startswith(_VIDEO):
             lost = "motion_photo"
-        if lost:
+        if lost is None and self._without_extension:
+            lost = _IN_EXTENSION.get(namespace)
+        if lost and value != "0":  # which says that there is none
             self.lost.add(lost)
         return lost is not None
 

@@ -298,6 +298,14 @@ def test_profiles_that_imagemagick_writes_as_text(caplog):
         assert not told
 
 
+def test_a_chunk_with_the_label_of_jpeg(caplog):
+    body = b"eXIfExif\0\0" + exif_block()
+    data = written("PNG", None)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    encoded, _ = result(photos.read(data[:33] + chunk + data[33:]), caplog)
+    assert_is_new(thumbnail_of(block_of(encoded, "PNG").removeprefix(b"Exif\0\0")))
+
+
 def test_a_block_without_a_thumbnail_keeps_its_bytes(caplog):
     block = bytearray(exif_block(thumbnail=b""))
     block[8 + 2 + 24 :][:4] = bytes(4)

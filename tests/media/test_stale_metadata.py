@@ -277,6 +277,28 @@ def test_an_extended_packet_stays_and_goes_to_no_other_format(caplog):
     assert [record.message for record in caplog.records] == [LOST["segments"]]
 
 
+def test_what_has_its_data_in_the_extended_packet_does_not_go_without_them(caplog):
+    names = "xmlns:GDepth='http://ns.google.com/photos/1.0/depthmap/' GDepth:Format='RangeLinear'"
+    parts, guid = extended(packet(f"{names} GDepth:Data='abcd'", wrapped=False))
+    main = packet(f'{KEPT} {names} xmpNote:HasExtendedXMP="{guid}"')
+    data = jpeg((0xE1, XMP_LABEL + main), *parts)
+    encoded, remarks = result(data, caplog)
+    assert encoded.count(b"GDepth:Format") == 2
+    assert b"GDepth:Data" in encoded
+    assert not remarks
+    photo = photos.read(data)
+    assert b"GDepth:" not in photos.encode(photo, photo.rgb, ".webp")
+    inline = xmp.cleaned(packet(f"{names} GDepth:Data='abcd'"), extended=False)
+    assert b"GDepth:Data" in inline.packet
+
+
+def test_a_photo_that_says_that_it_has_no_video_is_not_told_to_have_one(caplog):
+    data = jpeg((0xE1, XMP_LABEL + packet(f'{KEPT} GCamera:MotionPhoto="0"')))
+    encoded, remarks = result(data, caplog)
+    assert b"MotionPhoto" not in encoded
+    assert not remarks
+
+
 def jumbf(kind, number=1):
     description = struct.pack(">I4s", 8 + 16 + 1 + 5, b"jumd") + kind + bytes(12) + b"\3abcd\0"
     box = struct.pack(">I4s", 8 + len(description) + 40, b"jumb") + description + bytes(40)
