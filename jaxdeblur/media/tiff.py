@@ -196,10 +196,10 @@ def _metadata(file: TiffFile, page: TiffPage, array: np.ndarray) -> Metadata:
     extra = next(iter(page.extrasamples), _ALPHA)
     order, first = file.byteorder, file.pages.first.tags
     block = {tag: entry for tag, entry in kept.items() if tag not in _NO_EXIF}
+    header = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
     unit = {2: 1.0, 3: 2.54}.get(page.resolutionunit)
     return Metadata(
-        exif=struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
-        + _serialised(block, order, 8),
+        exif=header + _serialised(block, order, 8) if block else b"",
         icc=kept.get(_ICC, (0, b""))[1],
         xmp=kept.get(_XMP, (0, b""))[1],
         dpi=valid_dpi([value * unit for value in page.resolution])

@@ -24,7 +24,9 @@ _TOLD = {_PALETTE: "palette", _CMYK: "inks", _YCBCR: "ycbcr", _CIELAB: "lab", _I
 
 _INKS, _CMYK_INKS, _COLOUR_MAP = 332, 1, 320
 _JPEG = 7
-_FILES = {_JPEG, 33005, 34712, 34933, 50001}  # compressions: JPEG, JPEG 2000, PNG, WebP
+# Compressions whose parts are files: JPEG, JPEG 2000, PNG, WebP.
+_FILES = {6, _JPEG, 33003, 33004, 33005, 33007, 34712, 34892, 34933, 50001}
+_DENSEST = 10_000  # pixels a byte, of YCbCr
 
 _LARGEST_TILE = 2**24  # pixels, of a picture that has fewer
 
@@ -56,6 +58,8 @@ def pixels(page: TiffPage, data: bytes) -> np.ndarray:
 
 
 def _by_tifffile(page: TiffPage, kind: int) -> np.ndarray:
+    if page.compression == 1:
+        page.predictor = 1  # as others have it: none without compression
     array = page.asarray(squeeze=False)  # [planes, 1, H, W, channels of a plane]
     array = np.moveaxis(array[:, 0], 0, -2)
     array = array.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
@@ -127,7 +131,12 @@ def _check_data(page: TiffPage, data: bytes) -> None:
     number = int(np.prod(page.chunked))
     if len(page.dataoffsets) < number or len(page.databytecounts) < number:
         raise InputError("is damaged: a part of its pixels is in no place; get the whole file")
-    for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
+    places = zip(page.dataoffsets, page.databytecounts, strict=False)
+    if (
+        page.is_contiguous and page.photometric != _YCBCR
+    ):  # and read as one part, so that wrong lengths do not matter
+        places = [(page.dataoffsets[0], page.nbytes)]
+    for start, length in places:
         if not start or not length or start + length > len(data):
             raise InputError(
                 "is damaged or cut: a part of its pixels is missing; get the whole file"
@@ -189,6 +198,8 @@ def _by_libtiff(page: TiffPage, data: bytes) -> np.ndarray:
     """RGB of YCbCr that is no JPEG, whose colours are of a lower resolution."""
     import imagecodecs
 
+    if page.imagewidth * page.imagelength > _DENSEST * len(data):
+        raise InputError("is damaged: it has too few bytes for its size")
     start = struct.pack(page.parent.byteorder + "Q", page.offset)
     if not page.parent.is_bigtiff:
         start = struct.pack(page.parent.byteorder + "I", page.offset)

@@ -642,3 +642,28 @@ def test_every_cut_is_refused_or_harmless():
         else:
             assert length >= end
             np.testing.assert_array_equal(photo.rgb, RGB[:8, :8])
+
+
+@pytest.mark.parametrize("length", [[0], [2000], [99_999], None])
+def test_wrong_lengths_of_plain_pixels_do_not_matter(length):
+    data = by_hand(GREY.tobytes(), {279: (4, length or [1])})
+    if length is None:  # the tag is missing: it has another number
+        data = data.replace(struct.pack("<HHI", 279, 4, 1), struct.pack("<HHI", 278, 4, 1))
+    np.testing.assert_array_equal(restored(data)[0].rgb[..., 0], GREY)
+
+
+def test_jpeg_of_the_first_kind_in_a_tiff_file():
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "JPEG", quality=95, subsampling=0)
+    jpeg = buffer.getvalue()
+    tags = {258: (3, [8] * 3), 259: (3, [6]), 262: (3, [6]), 277: (3, [3]), 530: (3, [1, 1])}
+    tags |= {513: (4, [8]), 514: (4, [len(jpeg)])}
+    with Image.open(io.BytesIO(jpeg)) as image:
+        assert np.abs(restored(by_hand(jpeg, tags))[0].rgb - np.asarray(image, int)).max() <= 1
+
+
+def test_few_bytes_that_claim_many_pixels_are_refused():
+    for tags in ({}, {258: (3, [8] * 3), 262: (3, [6]), 277: (3, [3])}):
+        size = {256: (3, [13_000]), 257: (3, [13_000]), 278: (4, [13_000])}
+        with pytest.raises(InputError, match="damaged"):
+            photos.read(by_hand(bytes(5000), size | tags))
