@@ -64,13 +64,30 @@ def check_arrays(arrays: Mapping[str, np.ndarray], card: Mapping[str, Any], sour
             raise InputError(f"{source!r}: {min(both)} is a tensor, and {name} lies in it")
     if "params" not in {name.partition("/")[0] for name in arrays}:
         raise InputError(f"{source!r} holds no parameters; write weights with jaxdeblur")
-    for field, value in card["model_kwargs"].items():
+    check_counts(card["model_kwargs"], len(arrays), f"{source!r}")
+
+
+def check_counts(
+    fields: Mapping[str, Any], num_arrays: int, source: str, owner: str = "its card"
+) -> None:
+    """Refuses fields of a network that count more parts than there are arrays.
+
+    Args:
+      fields: of the network.
+      num_arrays: there are, each part having one at least.
+      source: what has both, for the message.
+      owner: what of it tells the fields.
+
+    Raises:
+      InputError: names the field.
+    """
+    for field, value in fields.items():
         counts = value if isinstance(value, list) else [value]
-        large = [n for n in counts if isinstance(n, int) and n > len(arrays)]
-        if field.endswith(_COUNTS) and large:
+        large = [n for n in counts if isinstance(n, int) and n > num_arrays]
+        if field.endswith(_COUNTS) and (large or len(counts) > num_arrays):
             raise InputError(
-                f"{source!r}: {field} = {_short(value)} of its card is more than its "
-                f"{len(arrays)} tensors; the two do not belong together"
+                f"{source}: {field} = {_short(value)} of {owner} is more than its "
+                f"{num_arrays} tensors; the two do not belong together"
             )
 
 

@@ -22,8 +22,9 @@ from jaxdeblur.models import create_model, describe_model
 from jaxdeblur.models.layers import Array
 from jaxdeblur.models.variables import channels_of, check_shapes
 from jaxdeblur.restoring import restore, tiling
-from jaxdeblur.runtime import atomic, remote
+from jaxdeblur.runtime import atomic, paths, remote
 from jaxdeblur.workdir import log, settings
+from jaxdeblur.workdir.folders import step_of
 
 _SHIPPED = Path(__file__).parent / "pretrained"
 
@@ -73,7 +74,8 @@ class Deblurrer:
         Returns:
           The restored pictures with 3 channels, clipped, of the input's type: rounded for
           integers, NumPy for NumPy. A part whose result is implausible (not finite, beyond the
-          card's `limits`) is the input's, and a warning is logged that names it.
+          card's `limits`) is the input's, and a warning is logged that names it. What is flat
+          stays flat (`flat.keep_flat`).
 
         Raises:
           InputError: a shape, type or option that does not fit.
@@ -112,7 +114,7 @@ class Deblurrer:
         """
 
         def restore_one(frame: np.ndarray) -> Any:
-            # As a batch, padded to the grid alone: a clip has one size, and so one program.
+            # As a batch, whose tiles are those of its size: a clip has one, and so one program.
             return self(frame[None], **options)[0]
 
         return restore.restore_frames(frames, restore_one, self.card["channels"])
@@ -192,17 +194,17 @@ def _load(source: str | os.PathLike[str]) -> Deblurrer:
     if remote.is_remote(source):
         with remote.copy(str(source)) as local:
             return _load(local)
-    name, path = str(source), Path(source).expanduser()
+    name, path = str(source), paths.local(source, "weights")
     if name in (ours := shipped()):
         return _load_shipped(name, ours[name])
     if name in (files := catalogue.fetched()):
         return _load_file(files[name])
     if path.is_file():
         return _load_file(path) if _is_saved(path) else _convert(path)
-    if (path / "config.json").is_file():
+    if os.path.isfile(path / settings.FILE):  # false, no error, where it may not be looked for
         return _load_checkpoint(path, None)
     if path.is_dir() and path.parent.name == "checkpoints" and path.name.isdigit():
-        return _load_checkpoint(path.parent.parent, int(path.name))
+        return _load_checkpoint(path.parent.parent, _step(path))
     if path.is_dir():
         return _convert(path)
     if name in catalogue.ENTRIES:
@@ -211,6 +213,16 @@ def _load(source: str | os.PathLike[str]) -> Deblurrer:
         f"{name!r} is no weights file, workdir or checkpoint (WORKDIR/checkpoints/STEP), and no "
         f"name of shipped or fetched weights; {nearest(name, [*ours, *catalogue.ENTRIES])}"
     )
+
+
+def _step(folder: Path) -> int:
+    step = step_of(folder.name)
+    if step is None:
+        raise InputError(
+            f"{str(folder)!r} has no name of a checkpoint, such as 99 or 1000; rename it to "
+            "its step"
+        )
+    return step
 
 
 def _is_saved(path: Path) -> bool:
@@ -266,26 +278,44 @@ def _load_file(path: Path) -> Deblurrer:
         raise InputError(f"{str(path)!r} is not a whole safetensors file ({error})") from error
     card = cards.read(text, str(path))
     cards.check_arrays(arrays, card, str(path))
-    module = create_model(card["model"], **card["model_kwargs"])
+    module = _network(card["model"], card["model_kwargs"], str(path))
     variables = unflatten_dict(arrays, sep="/")
     check_shapes(module, variables, card["channels"], str(path))
     variables = jax.device_put(variables)
     return Deblurrer(module, variables.pop("params"), card, variables)
 
 
+def _network(name: str, fields: dict[str, Any], source: str) -> nn.Module:
+    """The network that a file tells of; InputError, naming the file, where there is none."""
+    try:
+        module = create_model(name, **fields)
+        if "dtype" in fields:
+            _floating(fields["dtype"])
+        if fields.get("effort") is not None:
+            _check_effort(module, fields["effort"])
+    except (InputError, TypeError) as error:  # a field of any name may be there
+        raise InputError(f"{source!r}: {error}") from error
+    return module
+
+
 def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
     from jaxdeblur.workdir import checkpoints  # Orbax takes a second to import
 
-    config = settings.read(workdir)
+    config, file = settings.read(workdir), str(workdir / settings.FILE)
     try:
-        module = create_model(config["model"], **config["model_kwargs"])
+        name, fields = config["model"], config["model_kwargs"]
+        if not (isinstance(name, str) and isinstance(fields, dict)):
+            raise TypeError("model must be a name, model_kwargs an object of fields")
+        module = _network(name, fields, file)
         card = {key: config[key] for key in ("model", "model_kwargs", "seed")}
         dataset, batch_size = config["dataset"], config["batch_size"]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{workdir / 'config.json'} is damaged ({error!r})") from error
+        raise InputError(f"{file} is damaged ({error!r})") from error
     if step is None:
         step = checkpoints.best_step(workdir, log.validation_psnr(workdir))
     variables = checkpoints.read_variables(workdir, step)
+    count = len(jax.tree.leaves(variables))
+    cards.check_counts(fields, count, f"workdir = {str(workdir)!r}", "config.json")
     channels = channels_of(module, variables)
     if channels is None:
         raise InputError(

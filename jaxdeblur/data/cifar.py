@@ -74,6 +74,10 @@ class Cifar10(SharpImages):
     def __getitem__(self, index: int) -> np.ndarray:
         return self._images[index]
 
+    def sizes(self) -> list[int]:
+        """A checksum of all of them, whose sizes are the same."""
+        return [zlib.crc32(self._images.data)]
+
     def smallest_size(self) -> tuple[int, int, str]:
         """Height and width of the smallest image, and its name."""
         return (*self._images.shape[1:3], self.name)

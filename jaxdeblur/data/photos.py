@@ -76,6 +76,10 @@ class Photos(SharpImages):
                 return image
         raise InputError(f"{self.name}: every image is damaged")
 
+    def sizes(self) -> list[int]:
+        """The bytes of each file; 0 where it is gone."""
+        return [path.stat().st_size if path.is_file() else 0 for path in self._files]
+
     def smallest_size(self) -> tuple[int, int, str]:
         """Height and width of the photograph with the shortest side, and its path."""
         shortest = min(range(len(self)), key=lambda i: min(self._sizes[i]))

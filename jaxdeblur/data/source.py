@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -63,6 +65,17 @@ def check_fits(source: Source, patch_size: int, key: str) -> None:
     height, width, name = source.smallest_size()
     if patch_size > min(height, width):
         raise InputError(f"{key} = {patch_size} is larger than {name} ({height}x{width} pixels)")
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What tells data from others: `images`, their number, and `sha256`, of names and sizes.
+
+    A source whose files may be others of the same names has `sizes()`, whole numbers that are then
+    others too.
+    """
+    sizes: Callable[[], list[int]] = getattr(source, "sizes", list)
+    told = json.dumps([source.labels, sizes()])
+    return {"images": len(source), "sha256": hashlib.sha256(told.encode()).hexdigest()}
 
 
 @dataclasses.dataclass(frozen=True)

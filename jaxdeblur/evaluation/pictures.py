@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxdeblur.pixels import from_float
+from jaxdeblur.workdir import log
 
 _GAP, _HEADER, _CAPTION = 4, 16, 14  # pixels
 
@@ -41,22 +43,33 @@ def contact_sheet(columns: Mapping[str, np.ndarray], captions: Sequence[str]) ->
     return sheet
 
 
-def save_curves(metrics_file: Path, path: Path) -> None:
-    """Plots loss and PSNR over the steps of a `metrics.jsonl`."""
+def save_curves(workdir: Path, path: Path) -> None:
+    """Plots loss and PSNR over the steps of a workdir's `metrics.jsonl`."""
     from matplotlib.figure import Figure
 
-    lines = [json.loads(line) for line in metrics_file.read_text().splitlines()]
-    training = [line for line in lines if "loss" in line]
-    evaluations = [line for line in lines if "eval/psnr" in line]
+    lines = log.read_metrics(workdir)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot([x["step"] for x in training], [x["loss"] for x in training])
-    scale = "log" if all(x["loss"] > 0 for x in training) else "linear"
+    steps, loss = _series(lines, "loss")
+    left.plot(steps, loss)
+    scale = "log" if all(x > 0 for x in loss) else "linear"
     left.set(xlabel="step", ylabel="training loss", yscale=scale)
-    right.plot([x["step"] for x in training], [x["psnr"] for x in training], label="training")
-    steps = [x["step"] for x in evaluations]
-    right.plot(steps, [x["eval/psnr"] for x in evaluations], "o-", label="validation")
-    right.plot(steps, [x["eval/blurred_psnr"] for x in evaluations], "--", label="blurred")
+    for key, style, label in (
+        ("psnr", "-", "training"),
+        ("eval/psnr", "o-", "validation"),
+        ("eval/blurred_psnr", "--", "blurred"),
+    ):
+        right.plot(*_series(lines, key), style, label=label)
     right.set(xlabel="step", ylabel="PSNR (dB)")
     right.legend()
     figure.savefig(path, dpi=100)
+
+
+def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """The steps at which a log has a finite number, and the numbers."""
+    found = [
+        (line["step"], line[key])
+        for line in lines
+        if type(line.get(key)) in (int, float) and math.isfinite(line[key])
+    ]
+    return [step for step, _ in found], [number for _, number in found]

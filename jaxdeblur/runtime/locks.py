@@ -77,6 +77,8 @@ def _made_and_locked(path: Path) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:
             os.close(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         if _is_at(descriptor, path):
             return descriptor

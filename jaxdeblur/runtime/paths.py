@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from pathlib import Path
 
 from jaxdeblur.errors import InputError
@@ -44,6 +45,17 @@ def local(path: str | os.PathLike[str], name: str) -> Path:
 def _expanded(text: str) -> Path:
     """As a shell expands it: `./~name` is the name of a file, which `Path` forgets."""
     return Path(text).expanduser() if text.startswith("~") else Path(text)
+
+
+def home() -> Path | None:
+    """The user's home folder; None where there is none, as in a container of an unknown user."""
+    named = os.environ.get("HOME", "")
+    if not os.path.isabs(named):
+        try:
+            named = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return None
+    return Path(named) if os.path.isabs(named) else None
 
 
 def check_text(path: Path, name: str) -> None:

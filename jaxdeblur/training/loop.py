@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from jaxdeblur import config as configuration
 from jaxdeblur import weights
 from jaxdeblur.data import datasets, pipeline
+from jaxdeblur.data.source import Source, fingerprint
 from jaxdeblur.errors import InputError, Preempted, TrainingError
 from jaxdeblur.evaluation.evaluator import Evaluator
 from jaxdeblur.losses import LOSSES
@@ -70,8 +71,9 @@ def jit_step(
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains the configured network, or goes on where the workdir's run stopped.
 
-    Writes `config.json`, `metrics.jsonl`, `tensorboard/`, `pictures/`, `checkpoints/` and at the
-    end `curves.png` into the workdir. A finished run is left as it is. With several processes
+    Writes `config.json`, `data.json`, `metrics.jsonl`, `tensorboard/`, `pictures/`, `checkpoints/`
+    and at the end `curves.png` into the workdir. A finished run is left as it is, also where its
+    data have grown: a run keeps the number of steps that it began with. With several processes
     (`cluster.joined`) all call it alike.
 
     Args:
@@ -83,7 +85,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
       devices.
 
     Raises:
-      InputError: wrong configuration or data, or a workdir of another configuration.
+      InputError: wrong configuration or data, or a workdir of another configuration or in use.
       TrainingError: the loss is no longer finite, or the workdir cannot be written.
       Preempted: the process was asked to end (SIGTERM); the state is saved.
     """
@@ -91,7 +93,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         configuration.check(config)
         train_source = datasets.open_source(config, "train")
         val_source = datasets.open_source(config, "val")
-        num_steps = _num_steps(config, len(train_source))
+        data = {"train": fingerprint(train_source), "val": fingerprint(val_source)}
+        run = Run(workdir, config, _num_steps(config, len(train_source)), data)
+    with run:
+        return _train(config, run, train_source, val_source)
+
+
+def _train(config: ConfigDict, run: Run, train_source: Source, val_source: Source) -> TrainState:
+    # The data may have grown since the run began: its length and its learning rates stay.
+    num_steps = int(distributed.broadcast(np.array(run.num_steps)))
     channels = 3 * train_source.num_frames
     parts = make_parts(config, num_steps, channels)
     shapes = jax.eval_shape(parts.init, jax.random.key(config.seed))
@@ -103,14 +113,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     def is_evaluated(step: int) -> bool:
         return step == num_steps or step % config.eval_every_steps == 0
 
-    with distributed.together():
-        run = Run(workdir, config, shapes)
-    with run, distributed.Preemption() as preemption:
+    with distributed.Preemption() as preemption:
 
         def evaluate(state: TrainState, step: int) -> None:
             def batch_done(_: int) -> None:
                 if preemption.asked():
-                    raise _preempted(workdir, step)
+                    raise _preempted(run, step)
 
             variables = distributed.gathered(state.variables())
             run.evaluated(step, evaluator(variables, progress=batch_done))
@@ -122,10 +130,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         # A run may have been ended between saving a step and evaluating it.
         unevaluated = first > 0 and is_evaluated(first) and not run.is_evaluated(first)
         unevaluated = bool(distributed.broadcast(np.array(unevaluated)))
-        if first == num_steps and not unevaluated:
+        if first >= num_steps and not unevaluated:
             return state
         with distributed.together():
-            run.begin(num_steps)
+            run.begin()
         if unevaluated:
             evaluate(state, first)
         batches = pipeline.training_batches(config, train_source, first)
@@ -144,7 +152,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             if saves:
                 run.save(state, step)
             if asked:
-                raise _preempted(workdir, step)
+                raise _preempted(run, step)
             if is_evaluated(step):
                 evaluate(state, step)
             window = _Window(config.batch_size)
@@ -163,8 +171,9 @@ def _num_steps(config: ConfigDict, num_images: int) -> int:
 
 
 def _saved_state(run: Run, shapes: TrainState, layout: TrainState) -> TrainState | None:
-    """Places the state that process 0 has read on the devices; None where there is none."""
-    saved = run.saved
+    """Places the state that process 0 reads on the devices; None where there is none."""
+    with distributed.together():
+        saved = run.read(shapes)
     if not distributed.broadcast(np.array(saved is not None)):
         return None
     if saved is None:  # another process than 0
@@ -197,9 +206,9 @@ def _new_state(config: ConfigDict, parts: Parts, layout: TrainState, channels: i
     return state.replace(params=params, ema_params=average, model_state=model_state)
 
 
-def _preempted(workdir: str | Path, step: int) -> Preempted:
+def _preempted(run: Run, step: int) -> Preempted:
     return Preempted(
-        f"asked to end: step {step} is saved in {workdir}; the same command goes on from there"
+        f"asked to end: step {step} is saved in {run.name}; the same command goes on from there"
     )
 
 

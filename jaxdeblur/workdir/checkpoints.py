@@ -26,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdeblur.errors import InputError, Preempted, TrainingError
+from jaxdeblur.workdir.folders import check_names, steps
 
 _log = logging.getLogger(__name__)
 
@@ -141,13 +142,6 @@ def _best_of(steps: Sequence[int], psnr: Mapping[int, float]) -> int:
     return max(steps, key=lambda step: (psnr.get(step, -math.inf), step))
 
 
-def steps(workdir: Path) -> list[int]:
-    """The steps of a workdir's checkpoints, in order."""
-    # What is being written, and what was set aside, has a longer name.
-    names = [path.name for path in (workdir / "checkpoints").glob("*") if path.is_dir()]
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
 def best_step(workdir: Path, psnr: Mapping[int, float]) -> int:
     """The step of the checkpoint with the highest validation PSNR; the latest if none has one.
 
@@ -160,6 +154,7 @@ def best_step(workdir: Path, psnr: Mapping[int, float]) -> int:
     """
     found = steps(workdir)
     if not found:
+        check_names(workdir)
         raise InputError(f"workdir = {str(workdir)!r} has no complete checkpoint; train it first")
     return _best_of(found, psnr)
 
@@ -175,7 +170,7 @@ def read_newest(workdir: Path, state: State) -> State | None:
       The state as numpy arrays, None where there is no checkpoint at all.
 
     Raises:
-      InputError: none of several can be read; all stay as they are.
+      InputError: none of several can be read, or none has a step's name; all stay as they are.
     """
     damaged: list[tuple[int, InputError]] = []
     for step in reversed(steps(workdir)):
@@ -192,6 +187,7 @@ def read_newest(workdir: Path, state: State) -> State | None:
         return found
     if damaged:
         raise damaged[0][1]
+    check_names(workdir)
     return None
 
 
@@ -253,7 +249,7 @@ def _told(workdir: Path, step: int, what: str) -> Iterator[Path]:
     _hide_abandoned_reads()
     try:
         yield folder
-    except _STORAGE_ERRORS as error:
+    except Exception as error:  # a damaged checkpoint raises whatever its readers do
         raise InputError(f"{str(folder)!r} is {what} ({_first_line(error)})") from error
 
 

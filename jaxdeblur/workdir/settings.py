@@ -1,15 +1,21 @@
-"""`config.json` of a workdir: the configuration of its run, to which the workdir belongs."""
+"""`config.json` and `data.json` of a workdir: the configuration of its run, and what it began with.
+
+To the one the workdir belongs; the other tells how many steps the run makes and what its data were.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.runtime import atomic
 
-_FILE = "config.json"  # in a workdir
+FILE = "config.json"  # in a workdir
+_DATA_FILE = "data.json"
 
 # Keys that do not change the parameters a run ends with: they may differ when it goes on.
 _FREE_KEYS = (
@@ -29,21 +35,23 @@ _FREE_KEYS = (
 
 
 def check(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Checks that a workdir is new, or that its run has the same configuration.
+    """Checks that a workdir is new and can be made, or that its run has the same configuration.
 
     Raises:
-      InputError: it is of another one.
+      InputError: it cannot, or is of another one.
     """
-    if not (workdir / _FILE).exists():
+    old = _read(workdir / FILE)
+    if old is None:
+        _check_place(workdir)
         return
-    old = read(workdir)
     config = json.loads(json.dumps(config))  # which has lists for tuples
-    differing = [key for key in config if key not in _FREE_KEYS and old.get(key) != config[key]]
-    if differing:
-        key = differing[0]
+    for key, value in config.items():
+        if key in _FREE_KEYS or (key in old and old[key] == value):
+            continue
+        held = f"config.{key} = {_short(old[key])}" if key in old else f"no config.{key}"
         raise InputError(
-            f"workdir = {str(workdir)!r} holds a run with config.{key} = {old.get(key)!r}, not "
-            f"{config[key]!r}; use another --workdir, or the same configuration to go on"
+            f"workdir = {str(workdir)!r} holds a run with {held}, not {_short(value)}; "
+            "use another --workdir, or the same configuration to go on"
         )
 
 
@@ -53,14 +61,10 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> None:
     Raises:
       InputError: it cannot be written.
     """
-    path = workdir / _FILE
     try:
         (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(config, indent=2) + "\n")
-            partial.rename(path)
-    except OSError as error:
+        _write_once(workdir / FILE, config)
+    except (OSError, InputError) as error:
         raise InputError(f"workdir = {str(workdir)!r} cannot be written ({error})") from error
 
 
@@ -70,13 +74,73 @@ def read(workdir: Path) -> dict[str, Any]:
     Raises:
       InputError: the folder is not the workdir of a run, or its `config.json` is damaged.
     """
-    path = workdir / _FILE
-    try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict):
-            raise ValueError("it holds no configuration")
-    except OSError as error:
-        raise InputError(f"workdir = {str(workdir)!r} holds no run (no config.json)") from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); restore it or use a new workdir") from error
+    config = _read(workdir / FILE)
+    if config is None:
+        raise InputError(f"workdir = {str(workdir)!r} holds no run (no {FILE})")
     return config
+
+
+def begun_with(workdir: Path) -> dict[str, Any] | None:
+    """What `note_data` has written of the run; None where it is an older one, or new.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    found = _read(workdir / _DATA_FILE)
+    if found is None:
+        return None
+    steps, data = found.get("num_steps"), found.get("data")
+    if type(steps) is not int or not 0 < steps < 2**31 or not isinstance(data, dict):
+        raise InputError(f"{workdir / _DATA_FILE} is damaged; remove it to go on without")
+    return found
+
+
+def note_data(workdir: Path, num_steps: int, data: Mapping[str, Any]) -> None:
+    """Writes what a run begins with, unless that is there: its steps, and what tells its data.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    _write_once(workdir / _DATA_FILE, {"num_steps": num_steps, "data": data})
+
+
+def _check_place(workdir: Path) -> None:
+    """Tells of a place where nothing can be written before anything has been computed for it."""
+    there = next(path for path in (workdir, *workdir.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(there):
+        what = f"{there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        what = f"no permission to write to {there}"
+    else:
+        return
+    raise InputError(f"workdir = {str(workdir)!r} cannot be written ({what}); use another place")
+
+
+def _write_once(path: Path, content: Mapping[str, Any]) -> None:
+    try:
+        with atomic.replacing(path, overwrite=False) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n")
+    except atomic.ExistsError:
+        pass
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is no file."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); use a new workdir") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it or use a new workdir") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} is damaged (it holds no JSON object); restore it or use a new workdir"
+        )
+    return content
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

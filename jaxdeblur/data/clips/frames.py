@@ -97,6 +97,10 @@ class Clips:
         """Height and width of a frame."""
         return self.clips[self._locate(index)[0]].size
 
+    def sizes(self) -> list[int]:
+        """Height and width of each clip, in one row."""
+        return [length for clip in self.clips for length in clip.size]
+
     def smallest_size(self) -> tuple[int, int, str]:
         """Height and width of the clip with the shortest side, and its name."""
         clip = min(self.clips, key=lambda clip: min(clip.size))
