@@ -132,9 +132,8 @@ def _check_data(page: TiffPage, data: bytes) -> None:
     if len(page.dataoffsets) < number or len(page.databytecounts) < number:
         raise InputError("is damaged: a part of its pixels is in no place; get the whole file")
     places = zip(page.dataoffsets, page.databytecounts, strict=False)
-    if (
-        page.is_contiguous and page.photometric != _YCBCR
-    ):  # and read as one part, so that wrong lengths do not matter
+    if page.is_contiguous and page.photometric != _YCBCR:
+        # It is read as one part, so that wrong lengths do not matter.
         places = [(page.dataoffsets[0], page.nbytes)]
     for start, length in places:
         if not start or not length or start + length > len(data):
