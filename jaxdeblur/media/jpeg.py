@@ -72,7 +72,9 @@ def unread(data: bytes) -> str | None:
         return f"is a JPEG file of {bits} bits a sample"
     if marker in (0xC3, 0xC7, 0xCB, 0xCF):
         return "is a lossless JPEG file"
-    return "is a JPEG file of arithmetic coding" if marker in (0xC9, 0xCA) else None
+    if marker in (0xC9, 0xCA):
+        return "is a JPEG file of arithmetic coding"
+    return None if marker < 0xC3 else "is a hierarchical JPEG file"
 
 
 def completed(data: bytes) -> bytes:

@@ -95,6 +95,10 @@ OTHERS = {
         ),
         "is a JPEG file of 16 bits a sample",
     ),
+    "hierarchical": (
+        lambda: saved("JPEG").replace(b"\xff\xc0", b"\xff\xc5"),
+        "is a hierarchical JPEG file",
+    ),
     "svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is SVG"),
     "pdf": (lambda: saved("PDF"), "is a PDF document"),
     "photoshop": (lambda: b"8BPS\0\1" + bytes(100), "is a Photoshop document"),
@@ -284,6 +288,11 @@ TOLD = {
     "heic-video": (lambda: heic() + struct.pack(">I4s", 8, b"mpvd"), ".jpg", ["motion_photo"]),
     "deep-heic": (deep_heic, ".jpg", ["deep"]),
     "gif": (lambda: saved("GIF", "P"), None, ["palette", "gif"]),
+    "gif-credentials": (
+        lambda: saved("GIF", "P")[:-1] + b"!\xff\x0bC2PA_GIF\1\0\0\4jumb\0;",
+        ".png",
+        ["palette", "gif", "c2pa"],
+    ),
     "gif-to-jpeg": (lambda: saved("GIF", "P"), ".jpg", ["palette"]),
 }
 
@@ -351,6 +360,54 @@ def test_a_name_without_an_end_keeps_the_format():
         photo = photos.read(saved(kind))
         with Image.open(io.BytesIO(photos.encode(photo, photo.rgb, ""))) as image:
             assert image.format == written
+
+
+MOTION = (
+    b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf="
+    b"'http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description "
+    b"xmlns:GCamera='http://ns.google.com/photos/1.0/camera/' GCamera:MotionPhoto='1' "
+    b"xmlns:xmp='http://ns.adobe.com/xap/1.0/' xmp:Rating='4'/></rdf:RDF></x:xmpmeta>"
+)
+
+
+def with_xmp(kind, *, packed=False):
+    if kind != "PNG":
+        return saved(kind, xmp=MOTION)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", MOTION.decode(), zip=packed)
+    return saved(kind, pnginfo=info)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("suffix", [None, ".jpg"])
+def test_xmp_of_motion_photos_in_every_format(kind, suffix, caplog):
+    for packed in (False, True):
+        data = with_xmp(kind, packed=packed)
+        encoded, names = told(data, suffix, caplog)
+        assert "motion_photo" in names
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.load()
+            packet = image.info["xmp"]
+        assert packet == MOTION.replace(b" GCamera:MotionPhoto='1'", b"")
+
+
+def test_profiles_of_xmp_and_photoshop_that_imagemagick_writes_as_text(caplog):
+    caption = b"8BIM\x04\x04\0\0\0\0\0\x05abcde\0"
+    for name, payload, expected, loss in (
+        ("xmp", MOTION, MOTION.replace(b" GCamera:MotionPhoto='1'", b""), "motion_photo"),
+        ("8bim", caption + b"8BIM\x04\x0c\0\0\0\0\0\2ab", caption, "previews"),
+        ("8bim", caption, caption, None),
+    ):
+        info = PngImagePlugin.PngInfo()
+        text = f"\n{name}\n{len(payload):8}\n{payload.hex()}\n"
+        info.add_text(f"Raw profile type {name}", text, zip=True)
+        encoded, names = told(saved("PNG", pnginfo=info), None, caplog)
+        assert names == ([loss] if loss else [])
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.load()
+            _, size, digits = image.info[f"Raw profile type {name}"].split(None, 2)
+        assert bytes.fromhex(digits) == expected
+        assert int(size) == len(expected)
 
 
 def test_exif_too_long_for_jpeg_leaves_the_rest(caplog):
