@@ -36,6 +36,7 @@ _STALE = {
     (0xEE, b"Adobe"): "",
 }
 _MAY_HOLD_PREVIEWS = (0xE2, 0xE3, 0xE4, 0xE5)
+_FULL = 60_000  # bytes of a segment, after which the next goes on
 
 
 def settings(image: Image.Image, data: bytes) -> tuple[dict[str, Any], set[str]]:
@@ -158,6 +159,7 @@ def _without_stale(parts: list[tuple[int, bytes]]) -> tuple[list[tuple[int, byte
     """The segments that hold for other pixels, and what is lost with the others."""
     kept, lost = [], set()
     boxes = _boxes(parts)
+    going_on = 0  # the marker of a segment that was full of a preview
     for marker, body in parts:
         stale = next(
             (name for (m, label), name in _STALE.items() if m == marker and body.startswith(label)),
@@ -165,8 +167,9 @@ def _without_stale(parts: list[tuple[int, bytes]]) -> tuple[list[tuple[int, byte
         )
         if stale is None and marker == 0xEB:
             stale = boxes.get(body[:4])
-        if stale is None and marker in _MAY_HOLD_PREVIEWS and START in body:
-            stale = None if body.startswith(_ICC_LABEL) else "previews"
+        if stale is None and marker in _MAY_HOLD_PREVIEWS and not body.startswith(_ICC_LABEL):
+            stale = "previews" if START in body or marker == going_on else None
+        going_on = marker if stale == "previews" and len(body) > _FULL else 0
         if stale is not None:
             lost.add(stale)
             continue

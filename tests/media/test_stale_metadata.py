@@ -336,6 +336,15 @@ def test_segments_of_other_pixels_go(case, caplog):
         assert found == others
 
 
+def test_a_preview_in_several_segments_goes_whole(caplog):
+    own = [(0xE3, b"own"), (0xE4, b"other")]
+    long = [(0xE3, b"\xff\xd8\xff\xdb" + bytes(65_000)), (0xE3, bytes(65_000)), (0xE3, bytes(99))]
+    encoded, remarks = result(jpeg(own[0], *long, *own), caplog)
+    found = [part for part in segments_of(encoded) if part[0] in (0xE3, 0xE4)]
+    assert found == [own[0], *own]
+    assert remarks == [PREVIEWS]
+
+
 def test_long_photoshop_resources_lose_their_thumbnail_alone(caplog):
     long = b"8BIM\x04\x0f\0\0" + struct.pack(">I", 90_000) + np.random.default_rng(0).bytes(90_000)
     whole = CAPTION + THUMBNAIL + long
