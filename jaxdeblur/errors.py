@@ -66,7 +66,7 @@ def one_line(text: object) -> str:
 # What comes with the package itself; everything else comes with its extra `train`.
 _BASE = (
     *("av", "dm_pix", "flax", "imagecodecs", "jax", "numpy", "orbax", "PIL", "pillow_heif"),
-    *("platformdirs", "rich", "safetensors"),
+    *("platformdirs", "rich", "safetensors", "scipy", "tifffile"),
 )
 
 
