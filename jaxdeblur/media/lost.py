@@ -33,7 +33,7 @@ LOST: dict[str, str] = {
     "cover": "has a cover picture; its result has none",
     "attachments": "has attached files; its result has none",
     "data": "has streams of data, such as time codes or places; its result has none",
-    "gif": "is GIF, which is not written; its result is PNG and has no comments",
+    "gif": "is GIF, which is not written; its result is PNG",
     "gain_map": "has a gain map or the like for HDR displays; its result is the SDR picture alone",
     "motion_photo": "is a motion photo; its result is the picture without the video",
     "depth_map": "has a depth map or masks beside its picture; its result has none",

@@ -259,8 +259,9 @@ def _metadata(image: Image.Image, kind: str, data: bytes) -> tuple[Metadata, set
         options, depth = avif.settings(data) if kind == "AVIF" else heif.settings(info)
         gone = heif.lost(data) | ({"deep"} if depth > 8 else set())
         colours = heif.nclx(data)
-    elif kind == "GIF" and b"C2PA_GIF" in data:
-        gone.add("c2pa")
+    elif kind == "GIF":
+        gone |= {"c2pa"} if b"C2PA_GIF" in data else set()
+        gone |= {"segments"} if info.get("comment") else set()
     elif kind == "BMP":
         info = info | {"icc_profile": _bmp_profile(data)}
     block, orientation = exif_of(image)

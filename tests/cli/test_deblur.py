@@ -105,6 +105,7 @@ def test_what_holds_no_restored_picture_is_told_once(tmp_path, deblur):
     assert err.splitlines() == [
         f"{tmp_path}/a.png: has a palette; its result is RGB",
         f"{tmp_path}/d.jpg: is CMYK; its result is sRGB",
+        f"{tmp_path}/c.gif: is GIF, which is not written; its result is PNG",
     ]
 
 

@@ -288,6 +288,11 @@ TOLD = {
     "heic-video": (lambda: heic() + struct.pack(">I4s", 8, b"mpvd"), ".jpg", ["motion_photo"]),
     "deep-heic": (deep_heic, ".jpg", ["deep"]),
     "gif": (lambda: saved("GIF", "P"), None, ["palette", "gif"]),
+    "gif-comment": (
+        lambda: saved("GIF", "P", comment=b"a"),
+        ".png",
+        ["palette", "segments", "gif"],
+    ),
     "gif-credentials": (
         lambda: saved("GIF", "P")[:-1] + b"!\xff\x0bC2PA_GIF\1\0\0\4jumb\0;",
         ".png",
