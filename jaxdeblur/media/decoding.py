@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import sniffing
+from jaxdeblur.media import sniffing, wholeness
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _DEMUXERS = (
     "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,mxf,ogg,ivf,nut,dv,m4v,h264,hevc,yuv4mpegpipe"
 )
+
+_TELL_DURATION = ("matroska,webm", "avi", "mxf")  # FFmpeg's demuxers
 
 
 @dataclass(frozen=True)
@@ -74,24 +76,8 @@ def _check_whole(clip: Clip) -> None:
         if not all(whole):
             lost = f"frame {whole.index(False)} on" if stream is clip.video else "some sound on"
             raise InputError(f"{clip.path}: the file is cut short (from {lost})")
-    with clip.path.open("rb") as file:
-        promised = _promised_size(file.read(4096))
-    if size < promised:
-        raise InputError(f"{clip.path}: the file is cut short ({size} of {promised} bytes)")
-
-
-def _promised_size(head: bytes) -> int:
-    """Bytes of a Matroska or AVI file according to its beginning; 0 if that does not tell."""
-    if head.startswith(b"RIFF"):
-        length = int.from_bytes(head[4:8], "little")
-        return length if length < 2**32 - 1 else 0
-    start = head.find(b"\x18\x53\x80\x67") + 4  # the element that holds all the rest
-    if not head.startswith(b"\x1a\x45\xdf\xa3") or not 4 <= start < len(head):
-        return 0
-    length = 9 - head[start].bit_length()
-    unknown = 2 ** (7 * length) - 1
-    promised = int.from_bytes(head[start : start + length], "big") & unknown
-    return 0 if promised == unknown else start + length + promised
+    if fault := wholeness.fault(clip.path):
+        raise InputError(f"{clip.path}: the file is {fault}")
 
 
 def decoded(clip: Clip, copied: Copied | None = None) -> Iterator[VideoFrame]:
@@ -130,7 +116,8 @@ def decoded(clip: Clip, copied: Copied | None = None) -> Iterator[VideoFrame]:
     # These demuxers take damage that they cannot skip for the end of the file. The headers of
     # others do not tell the duration, or what they tell was checked against the size.
     promised = Fraction(clip.container.duration or 0, 10**6)
-    if clip.container.format.name in ("matroska,webm", "avi") and end + 1 < promised:
+    tolerance = min(1, promised / 10 + 2 / (clip.video.guessed_rate or 25))
+    if clip.container.format.name in _TELL_DURATION and end + tolerance < promised:
         raise InputError(
             f"{clip.path}: damaged at frame {number} ({float(promised - end):.1f} seconds missing)"
         )

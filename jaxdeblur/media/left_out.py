@@ -64,7 +64,8 @@ def tell_description(carried: Mapping[str, bytes], described: Container[bytes]) 
 def telling(clip: Clip) -> Callable[[VideoFrame], None]:
     """A function that looks at each frame of a video as it is decoded, and tells each loss once."""
     told: set[str] = set()
-    if clip.video.metadata.get("alpha_mode") == "1":  # in packets beside those that are decoded
+    tags = {key.lower(): value for key, value in clip.video.metadata.items()}
+    if tags.get("alpha_mode") == "1":  # of WebM: beside the data that are decoded
         told.add("transparent_video")
         lost.tell("transparent_video")
 
