@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from jaxdeblur import metrics
+from jaxdeblur.configs import default
 from jaxdeblur.data.blur import kernel_radius
 from jaxdeblur.data.datasets import DATASETS
 from jaxdeblur.data.degrade import Camera
@@ -56,6 +58,21 @@ _AT_LEAST = {
 }
 
 
+_KINDS = {
+    bool: "True or False",
+    dict: "an object of keys",
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+}
+
+_WIDEST_BLUR = 1000  # pixels, beyond every picture's patch
+_MOST_PIXELS = 2**38  # of a batch, beyond every machine's memory
+
+# Whole numbers: those that 32 bits hold, as a step's number does. A seed has one bit more.
+_MOST_SEED = 2**32 - 1
+
+
 def check(config: ConfigDict) -> None:
     """Checks every value by itself and against the devices.
 
@@ -63,12 +80,15 @@ def check(config: ConfigDict) -> None:
       InputError: names the key, its value and what it may be.
     """
     values: dict[str, Any] = config.to_dict()
+    _check_types(values, default.get_config().to_dict())
     for key, choices in _CHOICES.items():
         if values[key] not in choices:
             raise InputError(f"config.{key} = {values[key]!r}; {nearest(values[key], choices)}")
     for key, minimum in _AT_LEAST.items():
-        if not (math.isfinite(values[key]) and values[key] >= minimum):
+        if not values[key] >= minimum:
             raise InputError(f"config.{key} = {values[key]!r} must be at least {minimum}")
+    if config.max_sigma > _WIDEST_BLUR:
+        raise InputError(f"config.max_sigma = {config.max_sigma} must be at most {_WIDEST_BLUR}")
     if config.min_sigma > config.max_sigma:
         raise InputError(
             f"config.min_sigma = {config.min_sigma} is above config.max_sigma = {config.max_sigma}"
@@ -102,13 +122,53 @@ def check(config: ConfigDict) -> None:
                 f"config.{key} = {values[key]} is not divisible by {what}; "
                 f"try {math.ceil(values[key] / divisor) * divisor}"
             )
+    for batch, patch in (("batch_size", "patch_size"), ("eval_batch_size", "eval_patch_size")):
+        if values[batch] * values[patch] ** 2 > _MOST_PIXELS:
+            raise InputError(
+                f"config.{batch} = {values[batch]} of config.{patch} = {values[patch]} pixels is "
+                "more than any memory holds; lower one of them"
+            )
     Camera(**config.camera)
     Scene(**config.scene)
     _check_patches(config)
 
 
+def _check_types(values: Mapping[str, Any], defaults: Mapping[str, Any], place: str = "") -> None:
+    """Compares keys and types with those of `configs/default.py`.
+
+    A file that makes a configuration of its own has the keys that it likes, and a file of another
+    version those of then.
+    """
+    for key in values:
+        if key not in defaults:
+            raise InputError(f"config.{place}{key} is unknown; {nearest(key, defaults)}")
+    for key, default_value in defaults.items():
+        name = f"config.{place}{key}"
+        if key not in values:
+            raise InputError(f"{name} is missing; begin with configs/default.py, as all files do")
+        value, due = values[key], type(default_value)
+        fitting = (int, float) if due is float else due
+        if not isinstance(value, fitting) or (isinstance(value, bool) and due is not bool):
+            raise InputError(f"{name} = {_short(value)} must be {_KINDS[due]}")
+        most = _MOST_SEED if name == "config.seed" else 2**31 - 1
+        if isinstance(value, int) and value > most:
+            raise InputError(f"{name} = {_short(value)} must be at most {most}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name} = {value!r} must be finite, such as {default_value!r}")
+        if isinstance(value, dict) and key != "model_kwargs":
+            _check_types(value, default_value, f"{key}.")
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "that number"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _check_patches(config: ConfigDict) -> None:
-    module = create_model(config.model, **config.model_kwargs)
+    module = _network(config)
     if not (config.eval_patch_size or DATASETS[config.dataset].has_whole):
         raise InputError(
             f"config.eval_patch_size = 0, whole frames, is for clips; {config.dataset} needs "
@@ -138,3 +198,18 @@ def _check_patches(config: ConfigDict) -> None:
                 f"config.{key} = {size} does not fit {config.model}: a multiple of "
                 f"{module.size_multiple}, {module.minimum_size} at least"
             )
+
+
+def _network(config: ConfigDict) -> Any:
+    if "dtype" in config.model_kwargs:
+        raise InputError(
+            f"config.model_kwargs.dtype = {_short(config.model_kwargs.dtype)} is not set there; "
+            "set config.dtype"
+        )
+    try:
+        return create_model(config.model, **config.model_kwargs)
+    except TypeError as error:  # of a field such as "name", which calls have themselves
+        raise InputError(
+            f"config.model_kwargs = {_short(config.model_kwargs.to_dict())} has a field that no "
+            "network has"
+        ) from error

@@ -1,4 +1,5 @@
 import pytest
+from ml_collections import ConfigDict
 
 from jaxdeblur import config as configuration
 from jaxdeblur.configs import atrous_cifar
@@ -40,6 +41,13 @@ from jaxdeblur.errors import InputError
         ("tile", "big", "tile = 'big' must be auto, off or a number of pixels"),
         ("tile", "-8", "tile = '-8' must be auto, off or a number of pixels"),
         ("loss", "negative_psrn", "did you mean 'negative_psnr'"),
+        ("max_sigma", 1e308, "max_sigma = 1e.308 must be at most 1000"),
+        (
+            "batch_size",
+            2**31 - 1,
+            "batch_size = 2147483647 of config.patch_size = 32 pixels is more",
+        ),
+        ("patch_size", 2**30, "config.patch_size = 1073741824 pixels is more than any memory"),
     ],
 )
 def test_wrong_values_are_named_with_the_fix(key, value, message):
@@ -105,3 +113,62 @@ def test_a_tile_is_a_word_or_a_number(tile):
     config = atrous_cifar.get_config()
     config.tile = tile
     configuration.check(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", 10**20, "config.seed = 100000000000000000000 must be at most 4294967295"),
+        ("seed", -1, "config.seed = -1 must be at least 0"),
+        ("seed", True, "config.seed = True must be a whole number"),
+        ("seed", 1.5, "config.seed = 1.5 must be a whole number"),
+        ("batch_size", 0, "config.batch_size = 0 must be at least 1"),
+        ("batch_size", "32", "config.batch_size = '32' must be a whole number"),
+        ("num_steps", 2**31, "config.num_steps = 2147483648 must be at most 2147483647"),
+        ("learning_rate", float("nan"), "config.learning_rate = nan must be finite"),
+        ("learning_rate", "fast", "config.learning_rate = 'fast' must be a number"),
+        ("learning_rate", 10**400, "config.learning_rate = .* must be at most"),
+        ("brightness", float("inf"), "config.brightness = inf must be finite"),
+        ("loss", ["l1"], r"config.loss = \['l1'\] must be a text"),
+        ("dataset", None, "config.dataset = None must be a text"),
+        ("flip", 1, "config.flip = 1 must be True or False"),
+        ("camera", 3, "config.camera = 3 must be an object of keys"),
+        ("model_kwargs", [], r"config.model_kwargs = \[\] must be an object of keys"),
+        ("batchsize", 32, "config.batchsize is unknown; did you mean 'batch_size'"),
+        ("loss", "x" * 500, "config.loss = 'xxx"),
+    ],
+)  # fmt: skip
+def test_values_of_another_type_or_size_are_named(key, value, message):
+    values = atrous_cifar.get_config().to_dict()
+    values[key] = value
+    with pytest.raises(InputError, match=message):
+        configuration.check(ConfigDict(values))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"camera": {"motion_share": "all"}},
+            "config.camera.motion_share = 'all' must be a number",
+        ),
+        ({"scene": {"layers": 1}}, "config.scene.layers is unknown; did you mean 'layer_share'"),
+        ({"model_kwargs": {"name": "x"}}, "config.model_kwargs = .* a field that no network has"),
+        ({"model_kwargs": {"dtype": "float32"}}, "model_kwargs.dtype = 'float32' .* config.dtype"),
+    ],
+)
+def test_nested_values_are_named(change, message):
+    values = atrous_cifar.get_config().to_dict()
+    for key, fields in change.items():
+        values[key] |= fields
+    with pytest.raises(InputError, match=message):
+        configuration.check(ConfigDict(values))
+
+
+def test_a_configuration_of_ones_own_needs_every_key():
+    values = atrous_cifar.get_config().to_dict()
+    del values["ema_decay"]
+    with pytest.raises(
+        InputError, match=r"config.ema_decay is missing; begin with configs/default"
+    ):
+        configuration.check(ConfigDict(values))

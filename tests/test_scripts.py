@@ -113,6 +113,76 @@ def test_training_needs_a_workdir(capsys):
     assert capsys.readouterr().err.startswith("error: --workdir is missing")
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("\n\ndef get_config(:\n", "mine.py', line 3: SyntaxError"),
+        ("\n\n\nimport nothing_there\n", "mine.py', line 4: ModuleNotFoundError"),
+        ("def get_config():\n    x = 1\n    return x.y\n", "mine.py', line 3: AttributeError"),
+        (
+            "def get_config():\n    return f()\n\n\ndef f():\n    assert 0\n",
+            "mine.py', line 6: Ass",
+        ),
+        ("import json\njson.loads('')\n", "mine.py', line 2: JSONDecodeError"),
+        ("import sys\nsys.exit('bye')\n", "mine.py', line 2: SystemExit: bye"),
+        ("def get_config():\n    return get_config()\n", "mine.py', line 2: RecursionError"),
+        (
+            "from jaxdeblur.configs import quickstart as q\n\n\ndef get_config():\n"
+            "    c = q.get_config()\n    c.bach_size = 3\n    return c\n",
+            "mine.py', line 6: AttributeError",
+        ),
+        (
+            "from jaxdeblur.configs import quickstart as q\n\n\ndef get_config():\n"
+            "    c = q.get_config()\n    c.batch_size = 'many'\n    return c\n",
+            "mine.py', line 6: TypeError",
+        ),
+        (
+            "from ml_collections import ConfigDict\nget_config = lambda: ConfigDict({'a': 1})\n",
+            "config.a is unknown",
+        ),
+    ],
+)
+def test_an_error_of_a_configuration_is_told_with_its_line(content, told, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(content)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--config.seed=100000000000000000000", "config.seed = 100000000000000000000 must be at"),
+        ("--config.seed=-1", "config.seed = -1 must be at least 0"),
+        ("--config.seed=1.5", "seed"),
+        ("--config.batch_size=0", "config.batch_size = 0 must be at least 1"),
+        ("--config.batch_size=", "batch_size"),
+        ("--config.learning_rate=nan", "config.learning_rate = nan must be finite"),
+        ("--config.learning_rate=1e400", "config.learning_rate = inf must be finite"),
+        ("--config.learning_rate=fast", "learning_rate"),
+        ("--config.patch_size=1000000000", "config.patch_size = 1000000000 pixels is more than"),
+        ("--config.patch_size=16384", "patch_size = 16384 is larger than"),
+        ("--config.camera.nothing=1", "nothing"),
+        ("--config.camera=1", "camera"),
+        ("--config.flip=perhaps", "flip"),
+        ("--config.model_kwargs.num_blocks=many", "num_blocks"),
+        ("--config.model_kwargs.num_blocks=-1", "num_blocks = -1"),
+        ("--workdir=~nosuchuser/x", "workdir = '~nosuchuser/x': there is no home folder"),
+        ("--workdir=" + "x" * 300, "cannot be used (File name too long)"),
+    ],
+)
+def test_wrong_flags_are_told_in_a_line(flag, told, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "quickstart", "--workdir", str(tmp_path / "run"), flag])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_names_flags_and_configurations(capsys):
     for command in ("train", "eval"):
         with pytest.raises(SystemExit) as end:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
                 raise InputError(f'--{name}="" names nothing; leave it out to measure the blurred')
         if values.workdir and values.checkpoint:
             raise InputError("--workdir and --checkpoint are both given; give one of them")
-        if values.config.compilation_cache:
+        if values.config.get("compilation_cache"):
             startup.use_compilation_cache()
         source = values.checkpoint or values.workdir
         evaluation.run(values.config, source=source, output=values.output, table=values.table)

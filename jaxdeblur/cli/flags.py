@@ -6,6 +6,7 @@ import contextlib
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -144,14 +145,27 @@ def _checked(file: str) -> str:
 
     try:
         config = runpy.run_path(file)["get_config"]()
-        if not isinstance(config, ConfigDict):
-            raise TypeError(f"get_config() returns {type(config).__name__}")
-    except Exception as error:  # whatever the code of a user raises
+    except (Exception, SystemExit) as error:  # whatever the code of a user raises
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise InputError(f"--config {file!r}{_line_of(error, file)}: {what}; {_NEEDED}") from error
+    if not isinstance(config, ConfigDict):
         raise InputError(
-            f"--config {file!r} is no configuration ({type(error).__name__}: {error}); it needs a "
-            "function get_config() that returns a ConfigDict, as configs/default.py has it"
-        ) from error
+            f"--config {file!r}: get_config() returns {type(config).__name__}; {_NEEDED}"
+        )
     return file
+
+
+_NEEDED = "it needs a function get_config() that returns a ConfigDict, as configs/default.py has it"
+
+
+def _line_of(error: BaseException, file: str) -> str:
+    """Where in a file, or in which module that it imports, an error arose, in words."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        where = f", line {error.lineno}"
+        return where if error.filename in (None, file) else f" imports {error.filename}{where[1:]}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def _choices(name: str = "") -> str:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
 
         signals.raise_again()  # what a run has begun is ended in order
     with flags.joined(values, values.preempted_status):
-        if values.config.compilation_cache:
+        if values.config.get("compilation_cache"):
             startup.use_compilation_cache()
         train_and_evaluate(values.config, values.workdir)
 
