@@ -47,7 +47,7 @@ def opened(source: str | os.PathLike[str]) -> Iterator[Clip]:
         raise InputError(f"{path}: {'not a file' if path.exists() else 'does not exist'}")
     if not path.stat().st_size:
         raise InputError(f"{path}: an empty file")
-    if sniffing.is_iso_photo(sniffing.head_of(path)):  # of which FFmpeg would decode a part
+    if sniffing.is_photo(sniffing.head_of(path)):  # of HEIC FFmpeg would decode a part
         raise InputError(f"{path}: a photograph, not a video; give it the suffix of its kind")
     with blamed(f"{path}: not a video, or cut short"):
         # An absolute path, because FFmpeg takes what stands before a colon for a protocol.

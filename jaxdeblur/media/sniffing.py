@@ -20,6 +20,8 @@ _STARTS = (
     b"YUV4MPEG2 ",
 )
 
+_PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\x00", b"MM\x00*", b"II+\x00")
+
 # ISO/IEC 14496-12: the kinds of box that such a file begins with, and the brands of photographs.
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _PHOTO_BRANDS = (
@@ -35,13 +37,19 @@ _PACKETS = ((0, 188), (4, 192))  # where the first one has it, and how long they
 def is_video(head: bytes) -> bool:
     """Whether a file that begins so is a video; False also of what is not known."""
     if head[4:8] in _FIRST_BOXES:
-        return not is_iso_photo(head)
+        return not _is_iso_photo(head)
     if head.startswith(b"RIFF"):
         return head[8:12] == b"AVI "
     return head.startswith(_STARTS) or _is_transport_stream(head)
 
 
-def is_iso_photo(head: bytes) -> bool:
+def is_photo(head: bytes) -> bool:
+    """Whether a file that begins so is a photograph; False also of what is not known."""
+    webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    return webp or head.startswith(_PHOTO_STARTS) or _is_iso_photo(head)
+
+
+def _is_iso_photo(head: bytes) -> bool:
     """Whether a file that begins so is a photograph in boxes, such as HEIC, AVIF or CR3."""
     if head[4:8] != b"ftyp":
         return False

@@ -113,13 +113,13 @@ def pillow_file(path, form):
     return path
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "AVIF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF"])
 def test_a_photograph_named_as_a_video_is_one_clear_line(tmp_path, form):
     if form not in Image.registered_extensions().values():
         Image.init()
     source = pillow_file(tmp_path / "photo.mp4", form)
     assert not sniffing.is_video(sniffing.head_of(source))
-    with pytest.raises(InputError, match=r"photo\.mp4: (not a video|a photograph)") as caught:
+    with pytest.raises(InputError, match=r"photo\.mp4: a photograph, not a video") as caught:
         video.transcode(source, tmp_path / "out.mp4", identity)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.mp4"]
