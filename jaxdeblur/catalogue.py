@@ -238,11 +238,26 @@ def entry(name: str) -> Entry:
 
 
 def folder() -> Path:
-    """The user's data folder: that of the environment's `JAXDEBLUR_DATA`, or the system's."""
+    """The user's data folder: that of the environment's `JAXDEBLUR_DATA`, or the system's.
+
+    Raises:
+      InputError: the environment names none that can be, or the user has no home folder.
+    """
     named = os.environ.get(SWITCH)
     if named:
-        return Path(named).expanduser()
-    return platformdirs.user_data_path("jaxdeblur", appauthor=False)
+        expanded = os.path.expanduser(named)
+        if expanded.startswith("~"):
+            raise InputError(f"{SWITCH}={named}: there is no home folder of that name")
+        return Path(expanded)
+    try:
+        found = platformdirs.user_data_path("jaxdeblur", appauthor=False)
+    except RuntimeError:
+        found = Path()
+    if not found.is_absolute():
+        raise InputError(
+            f"there is no home folder; name a data folder with the environment variable {SWITCH}"
+        )
+    return found
 
 
 def path(name: str) -> Path:
@@ -252,4 +267,8 @@ def path(name: str) -> Path:
 
 def fetched() -> dict[str, Path]:
     """The files of the weights that were fetched, by name."""
-    return {name: path(name) for name in ENTRIES if path(name).is_file()}
+    try:
+        paths = {name: path(name) for name in ENTRIES}
+    except InputError:  # without a folder nothing was
+        return {}
+    return {name: path for name, path in paths.items() if os.path.isfile(path)}

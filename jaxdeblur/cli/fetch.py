@@ -7,6 +7,8 @@ import contextlib
 import typing
 from collections.abc import Callable, Iterator
 
+from jaxdeblur.errors import InputError
+
 if typing.TYPE_CHECKING:
     from jaxdeblur import catalogue
 
@@ -29,8 +31,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from jaxdeblur.errors import InputError
-
     if arguments.name is not None:
         _fetch(arguments)
     elif arguments.source is not None:
@@ -106,8 +106,12 @@ def _list() -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+    try:
+        where = f"keeps them in {catalogue.folder()}"
+    except InputError as error:
+        where = f"would keep them, but {error}"
     print(
-        f"\n`jaxdeblur fetch NAME` keeps them in {catalogue.folder()}; --verbose tells more.\n"
+        f"\n`jaxdeblur fetch NAME` {where}; --verbose tells more.\n"
         "All learned motion blur; for blur of another kind try the shipped atrous-photo."
     )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
+
+from jaxdeblur.runtime import paths
 
 # mallopt's parameters, from malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -63,35 +67,53 @@ def _lay_out_heap(library: ctypes.CDLL) -> None:
         library.free(place)
 
 
-def compilation_cache_folder() -> str:
+def compilation_cache_folder() -> str | None:
     """Returns the folder of JAX's compilation cache, or its URL; it need not be there.
 
     The folder is `$XDG_CACHE_HOME/jaxdeblur/xla` (by default below `~/.cache`), in it one for each
     kind of processor, since a program that was compiled for another may not run. It may be
     deleted at any time. A folder that JAX was told before (`JAX_COMPILATION_CACHE_DIR`) stays.
+    None where the user has no home folder.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    default = Path(home).expanduser() / "jaxdeblur" / "xla" / _processor()
-    return _told_folder() or str(default)
+    told = _told_folder()
+    return told or (str(own) if (own := _own_folder()) else None)
 
 
 def use_compilation_cache() -> Path | None:
     """Keeps compiled programs in `compilation_cache_folder`, so that the next start is quick.
 
+    What cannot be read or written there is compiled, without a word; a damaged file in our own
+    folder is replaced.
+
     Returns:
-      The folder in use, or None where it cannot be written.
+      The folder in use, or None where there is none that can be written.
     """
     import jax  # not before `keep_freed_memory`
 
-    folder = Path(compilation_cache_folder())
-    if _told_folder():
-        return folder
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
+    if told := _told_folder():
+        return Path(told)
+    folder = _own_folder()
     try:
+        if folder is None:
+            return None
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    with contextlib.suppress(ImportError):  # another version of JAX, whose inside has changed
+        from jaxdeblur.runtime import programs
+
+        programs.check()
     return folder
+
+
+def _own_folder() -> Path | None:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(named) if os.path.isabs(named) else paths.home()  # its standard ignores others
+    if base is None:
+        return None
+    return (base if os.path.isabs(named) else base / ".cache") / "jaxdeblur" / "xla" / _processor()
 
 
 @functools.cache

@@ -430,19 +430,22 @@ def test_a_workdir_that_cannot_be_written(run, tmp_path):
 
 def test_a_workdir_in_object_storage(run, monkeypatch):
     storage = fsspec.filesystem("memory")
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (storage, "/doctor/run"))
     storage.pipe_file("/doctor/run/config.json", b"{}")
-    status, sections, last = run("--workdir", "memory://doctor/run")
+    status, sections, last = run("--workdir", "s3://doctor/run")
     assert (status, last) == (0, SOUND)
     assert dict(sections["workdir"]) == {
-        "folder": "memory://doctor/run (in object storage)",
+        "folder": "s3://doctor/run (in object storage)",
         "listing": "works, 1 files",
+        "writing": "works",
     }
+    assert storage.find("/doctor/run") == ["/doctor/run/config.json"]
 
     def refused(*_, **__):
         raise PermissionError("no access")
 
-    monkeypatch.setattr(type(storage), "find", refused)
-    for url, message in (("memory://doctor/run", "no access"), ("none://x", "jaxdeblur[s3]")):
+    monkeypatch.setattr(type(storage), "pipe_file", refused)
+    for url, message in (("s3://doctor/run", "no access"), ("none://x", "s3://BUCKET/FOLDER")):
         status, sections, last = run("--workdir", url)
         assert message in dict(sections["workdir"])["failed"]
         assert (status, last) == (1, "broken, and needed to train: failed (workdir)")

@@ -23,7 +23,9 @@ def run(program, **environment):
         text=True,
         check=True,
         env={**inherited, **environment},
+        timeout=120,
     )
+    assert process.stderr == ""
     return process.stdout.split()
 
 
@@ -96,6 +98,70 @@ def test_a_second_process_finds_the_compiled_program(tmp_path):
     assert int(run(COMPILE, **environment)[1]) >= 1
 
 
+PROGRAMS = """
+import jax, numpy as np
+from jaxdeblur.runtime import startup
+startup.use_compilation_cache()
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+for number in range(12):
+    exec(f"def f{number}(x): return x * {number}")
+    print(jax.jit(globals()[f"f{number}"])(np.float32(1)))
+print(sum(event.endswith("cache_hits") for event in hits))
+"""
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _make_folder(path):
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+
+
+def _make_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _lead_nowhere(path):
+    path.unlink()
+    path.symlink_to(path.parent / "nowhere")
+
+
+def _make_another(path):
+    path.write_bytes(next(path.parent.glob("jit_f0-*-cache")).read_bytes())
+
+
+# From JAX's own kind of cache, where it stays, a program of another name is taken for what it says.
+DAMAGES = (
+    *(_flip, _make_folder, os.unlink, lambda path: path.write_bytes(b"")),
+    *(lambda path: path.write_bytes(path.read_bytes()[:100]),),
+    *(lambda path: path.write_bytes(bytes(path.stat().st_size)),),
+    *(lambda path: path.write_bytes(os.urandom(path.stat().st_size)),),
+)
+DAMAGES_OF_OUR_OWN = (*DAMAGES, _make_pipe, _make_another, _lead_nowhere)
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"])
+def test_damaged_programs_are_compiled_again_without_a_word(tmp_path, variable):
+    environment = {variable: str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    expected = [str(float(number)) for number in range(12)]
+    assert run(PROGRAMS, **environment) == [*expected, "0"]
+    own = variable == "XDG_CACHE_HOME"
+    damages = DAMAGES_OF_OUR_OWN if own else DAMAGES
+    for number, damage in enumerate(damages, start=1):
+        (path,) = tmp_path.rglob(f"jit_f{number}-*-cache")
+        damage(path)
+    assert run(PROGRAMS, **environment) == [*expected, str(12 - len(damages))]
+    if own:  # the folder of no other program: what is damaged there is replaced
+        assert run(PROGRAMS, **environment) == [*expected, "12"]
+        assert not list(tmp_path.rglob("nowhere"))
+
+
 def test_a_folder_that_jax_was_told_stays(tmp_path):
     told = str(tmp_path / "told")
     folder, _ = run(COMPILE, XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=told)
@@ -106,6 +172,28 @@ def test_without_a_folder_to_write_there_is_no_cache(tmp_path):
     (tmp_path / "file").write_text("")
     folder, _ = run(COMPILE, XDG_CACHE_HOME=str(tmp_path / "file"))
     assert folder == "None"
+
+
+@pytest.mark.parametrize("name", ["", "relative", "~nosuchuser"])
+def test_a_cache_folder_that_is_no_whole_path_is_that_of_the_home_folder(tmp_path, name):
+    folder, _ = run(COMPILE, XDG_CACHE_HOME=name, HOME=str(tmp_path))
+    assert folder.startswith(f"{tmp_path}/.cache/jaxdeblur/xla/")
+
+
+def test_without_a_home_folder_there_is_no_cache(monkeypatch):
+    def unknown(_):
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(startup, "_told_folder", lambda: None)
+    for home in (None, "", "relative"):
+        if home is None:
+            monkeypatch.delenv("HOME", raising=False)
+        else:
+            monkeypatch.setenv("HOME", home)
+        assert startup.compilation_cache_folder() is None
+        assert startup.use_compilation_cache() is None
 
 
 def test_another_processor_has_a_folder_of_its_own(monkeypatch):

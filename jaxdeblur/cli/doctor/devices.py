@@ -75,6 +75,8 @@ def _tried() -> Iterator[Line]:
 
 def _cache() -> str:
     folder = startup.compilation_cache_folder()
+    if folder is None:
+        return "none, since there is no home folder (XDG_CACHE_HOME can name another)"
     if remote.is_remote(folder):
         return folder
     if not os.path.isdir(folder):
