@@ -128,7 +128,8 @@ def test_bad_files_are_told_and_the_others_restored(tmp_path, deblur):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("no picture")
-    Image.fromarray(picture()).convert("LAB").save(tmp_path / "lab.tif")
+    page = Image.fromarray(picture())
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
     (tmp_path / "film.mp4").write_bytes(b"\0" * 100)
     empty = tmp_path / "nothing"
     empty.mkdir()
@@ -136,7 +137,7 @@ def test_bad_files_are_told_and_the_others_restored(tmp_path, deblur):
     assert status == 1
     assert out == f"{tmp_path / 'good.deblurred.png'}\n"
     lines = err.splitlines()
-    bad = ["cut.jpg", "empty.png", "film.mp4", "lab.tif", "text.jpg"]
+    bad = ["cut.jpg", "empty.png", "film.mp4", "pages.tif", "text.jpg"]
     for name, line in zip([*bad, "missing.jpg", "nothing"], lines, strict=True):
         assert line.startswith("error: ")
         assert name in line
@@ -361,7 +362,10 @@ def write_clip(path, frames):
 
 def test_a_video_is_restored_frame_by_frame(tmp_path, deblur):
     source = tmp_path / "clip.mp4"
-    frames = np.stack([np.full((32, 48, 3), 60 + 20 * i, np.uint8) for i in range(5)])
+    # Not flat, as what is flat stays as it is.
+    squares = 20 * (np.add.outer(np.arange(32) // 4, np.arange(48) // 4) % 2)[..., None]
+    frames = np.stack([np.repeat(squares + 50 + 20 * i, 3, axis=-1) for i in range(5)])
+    frames = frames.astype(np.uint8)
     write_clip(source, frames)
     status, out, _ = deblur(source, "--quality", 5)
     assert status == 0
