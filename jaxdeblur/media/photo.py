@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxdeblur.errors import InputError, one_line, printable
-from jaxdeblur.media import between, pillow, png, streams, tiff, tiff_pages
-from jaxdeblur.media.metadata import Metadata
+from jaxdeblur.media import streams
+from jaxdeblur.media.formats import between, pillow, png, tiff, tiff_pages
+from jaxdeblur.media.metadata.common import Metadata
 from jaxdeblur.runtime.atomic import replacing
 
 SUFFIXES: tuple[str, ...] = tuple(pillow.FORMATS)

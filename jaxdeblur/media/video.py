@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import colours, left_out, sniffing
-from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened
-from jaxdeblur.media.encoding import MUXERS, Writer
+from jaxdeblur.media import sniffing
+from jaxdeblur.media.coding import colours, left_out
+from jaxdeblur.media.coding.decoding import Clip, Copied, blamed, decoded, opened
+from jaxdeblur.media.coding.encoding import MUXERS, Writer
 from jaxdeblur.runtime.atomic import replacing
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from video_files import frame_of, frames, planes_of, to_yuv, write
 
-from jaxdeblur.media import colours, video
+from jaxdeblur.media import video
+from jaxdeblur.media.coding import colours
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
-from jaxdeblur.media import heif, profiles
 from jaxdeblur.media import photo as photos
+from jaxdeblur.media.formats import heif
 from jaxdeblur.media.lost import LOST
+from jaxdeblur.media.metadata import profiles
 
 pillow_heif.register_heif_opener()
 

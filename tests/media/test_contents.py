@@ -13,9 +13,10 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import heif, profiles
 from jaxdeblur.media import photo as photos
+from jaxdeblur.media.formats import heif
 from jaxdeblur.media.lost import LOST
+from jaxdeblur.media.metadata import profiles
 
 pillow_heif.register_heif_opener()
 

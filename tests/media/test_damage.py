@@ -8,7 +8,8 @@ import pytest
 from video_files import frames, planes_of, write
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import video, wholeness
+from jaxdeblur.media import video
+from jaxdeblur.media.coding import wholeness
 
 COUNT = 8
 CONTAINERS = {

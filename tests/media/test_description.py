@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from video_files import box, box_in, describe, frames, write
 
-from jaxdeblur.media import boxes, hdr, lost, video
+from jaxdeblur.media import lost, video
+from jaxdeblur.media.coding import boxes, hdr
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 ENTRY = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")
@@ -132,7 +133,7 @@ def test_views_of_webm_are_kept(tmp_path, arrangement):
 
 
 def test_a_mapping_that_cannot_be_carried_is_told(told):
-    from jaxdeblur.media import left_out
+    from jaxdeblur.media.coding import left_out
 
     left_out.tell_description({"SPHERICAL": bytes(36)}, {})
     left_out.tell_description({"STEREO3D": struct.pack("=9i", 8, *[0] * 8)}, {})

@@ -163,7 +163,7 @@ def test_losses_of_frames_are_told_for_pictures_too(tmp_path, caplog):
 
 
 def test_side_data_that_pyav_does_not_know_does_no_harm():
-    from jaxdeblur.media import decoding
+    from jaxdeblur.media.coding import decoding
 
     class Strange:
         @property

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from jaxdeblur.media import photo as photos
-from jaxdeblur.media import xmp
 from jaxdeblur.media.lost import LOST
+from jaxdeblur.media.metadata import xmp
 
 HEIGHT, WIDTH = 48, 64
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"

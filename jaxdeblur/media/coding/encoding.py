@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import boxes, colours, hdr, left_out
-from jaxdeblur.media.decoding import Clip, Copied, blamed, decoded, opened, side_data
+from jaxdeblur.media.coding import boxes, colours, hdr, left_out
+from jaxdeblur.media.coding.decoding import Clip, Copied, blamed, decoded, opened, side_data
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame

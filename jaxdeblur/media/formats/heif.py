@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from jaxdeblur.media.metadata import Metadata
+from jaxdeblur.media.metadata.common import Metadata
 
 _C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # the type of its box
 

@@ -12,13 +12,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import avif, exif, heif, jpeg, lost, profiles, srgb, xmp
-from jaxdeblur.media.metadata import (
-    Metadata,
-    check_frames,
-    exif_of,
-    valid_dpi,
-)
+from jaxdeblur.media import lost
+from jaxdeblur.media.formats import avif, heif, jpeg
+from jaxdeblur.media.metadata import exif, profiles, srgb, xmp
+from jaxdeblur.media.metadata.common import Metadata, check_frames, exif_of, valid_dpi
 
 # Every format that can be read and written, by the ends of file names.
 FORMATS = dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "JPEG")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import sniffing, wholeness
+from jaxdeblur.media import sniffing
+from jaxdeblur.media.coding import wholeness
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import lost, photoshop, xmp
-from jaxdeblur.media.metadata import Metadata, valid_dpi, valid_orientation
-from jaxdeblur.media.tiff_pages import picture
-from jaxdeblur.media.tiff_pixels import pixels
+from jaxdeblur.media import lost
+from jaxdeblur.media.formats.tiff_pages import picture
+from jaxdeblur.media.formats.tiff_pixels import pixels
+from jaxdeblur.media.metadata import photoshop, xmp
+from jaxdeblur.media.metadata.common import Metadata, valid_dpi, valid_orientation
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffTags

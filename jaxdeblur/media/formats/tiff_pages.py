@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.media import lost
-from jaxdeblur.media.metadata import check_size
+from jaxdeblur.media.metadata.common import check_size
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage

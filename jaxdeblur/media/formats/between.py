@@ -6,8 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from jaxdeblur.media import exif, jpeg, lost, png, profiles
-from jaxdeblur.media.metadata import Metadata
+from jaxdeblur.media import lost
+from jaxdeblur.media.formats import jpeg, png
+from jaxdeblur.media.metadata import exif, profiles
+from jaxdeblur.media.metadata.common import Metadata
 
 _WITH_CODE_POINTS = ("PNG", "AVIF", "HEIF")  # formats that tell colours by ITU-T H.273
 _WITH_RESOLUTION = ("JPEG", "PNG", "TIFF", "BMP")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from jaxdeblur.media import lost
-from jaxdeblur.media.decoding import Clip, side_data
+from jaxdeblur.media.coding.decoding import Clip, side_data
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from jaxdeblur.media import markers
+from jaxdeblur.media.metadata import markers
 
 INDEX_LABEL = b"MPF\0"  # of the segment that lists several pictures
 

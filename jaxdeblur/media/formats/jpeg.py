@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import behind, exif, markers, photoshop, xmp
-from jaxdeblur.media.markers import START as START
+from jaxdeblur.media.formats import behind
+from jaxdeblur.media.metadata import exif, markers, photoshop, xmp
+from jaxdeblur.media.metadata.markers import START as START
 
 EXIF_LABEL = b"Exif\0\0"
 _XMP_LABEL = b"http://ns.adobe.com/xap/1.0/\0"

@@ -13,7 +13,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from jaxdeblur.media import markers
+from jaxdeblur.media.metadata import markers
 
 MOST_IN_JPEG = 65533 - 6  # bytes of a block: a segment less its label
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 
-from jaxdeblur.media import photoshop, xmp
+from jaxdeblur.media.metadata import photoshop, xmp
 
 KINDS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp"

@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from jaxdeblur.media import heif
-from jaxdeblur.media.metadata import valid_orientation
+from jaxdeblur.media.formats import heif
+from jaxdeblur.media.metadata.common import valid_orientation
 
 _DESCRIPTION, _ORIENTATION = 270, 274
 

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import lost, srgb
-from jaxdeblur.media.metadata import check_size
+from jaxdeblur.media import lost
+from jaxdeblur.media.metadata import srgb
+from jaxdeblur.media.metadata.common import check_size
 
 if TYPE_CHECKING:
     from tifffile import TiffPage

@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from jaxdeblur.errors import InputError
-from jaxdeblur.media import exif, lost, png_texts, profiles
-from jaxdeblur.media.metadata import Metadata, check_frames, check_size, exif_of, valid_dpi
+from jaxdeblur.media import lost
+from jaxdeblur.media.formats import png_texts
+from jaxdeblur.media.metadata import exif, profiles
+from jaxdeblur.media.metadata.common import Metadata, check_frames, check_size, exif_of, valid_dpi
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -1,0 +1,1 @@
+"""The formats of photographs: from bytes to pixels and metadata, and back."""

@@ -1,0 +1,1 @@
+"""What formats of photographs share beside pixels: EXIF, XMP, profiles, and limits."""
