@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from jaxdeblur.cli import comparison
 from jaxdeblur.errors import InputError, one_line, printable
+from jaxdeblur.media import lost
 from jaxdeblur.runtime import atomic, paths
 from jaxdeblur.runtime.atomic import ExistsError
 
@@ -160,15 +161,22 @@ class _Handler(logging.Handler):
     def __init__(self, tell: Callable[[str, str], None]):
         super().__init__(logging.INFO)
         self._tell = tell
-        self._remarks: set[str] = set()
+        self._remarks: dict[str, int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
         if record.levelno > logging.INFO:
             self._tell("warning: ", line)
-        elif line not in self._remarks:
-            self._remarks.add(line)
+            return
+        if line not in self._remarks:
             self._tell("", line)
+        # Of what is lost the number counts; how many tiles others had is of no interest.
+        counted = record.name == lost.__name__
+        self._remarks[line] = self._remarks.get(line, 0) + counted
+
+    def told_once(self) -> Iterator[tuple[str, int]]:
+        """The remarks that were true of several files, and of how many."""
+        return ((line, count) for line, count in self._remarks.items() if count > 1)
 
 
 class _Restorer:
@@ -212,6 +220,8 @@ class _Restorer:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+            for line, count in handler.told_once():
+                self.report(f"true of {count} files: {line}")
 
     def all(self, jobs: list[Job]) -> int:
         """Restores all files; returns the number of those that failed."""

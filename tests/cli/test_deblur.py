@@ -94,7 +94,7 @@ def test_a_folder_keeps_its_structure(tmp_path, deblur):
         np.testing.assert_array_equal(restored, picture(20 + i, 30, seed=i) + PLUS)
 
 
-def test_what_holds_no_restored_picture_is_told_once(tmp_path, deblur):
+def test_what_is_lost_is_told_once_and_counted(tmp_path, deblur):
     for name, mode in (("a.png", "P"), ("b.png", "P"), ("c.gif", "P"), ("d.jpg", "CMYK")):
         Image.fromarray(picture()).convert(mode).save(tmp_path / name)
     status, out, err = deblur(tmp_path, tmp_path / "c.gif")  # in folders none is looked for
@@ -106,6 +106,7 @@ def test_what_holds_no_restored_picture_is_told_once(tmp_path, deblur):
         f"{tmp_path}/a.png: has a palette; its result is RGB",
         f"{tmp_path}/d.jpg: is CMYK; its result is sRGB",
         f"{tmp_path}/c.gif: is GIF, which is not written; its result is PNG",
+        "true of 3 files: has a palette; its result is RGB",
     ]
 
 
