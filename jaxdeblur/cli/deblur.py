@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -291,7 +292,11 @@ class _Restorer:
         try:
             atomic.check_free(job.target, overwrite=self._arguments.overwrite)
         except ExistsError:
-            if self._arguments.side_by_side and not job.is_video and not job.comparison.exists():
+            if (
+                self._arguments.side_by_side
+                and not job.is_video
+                and not os.path.exists(job.comparison)
+            ):
                 self._put_side_by_side(job)
             raise
 
@@ -333,7 +338,7 @@ class _Restorer:
             pictures.append(sharp)
             self._comparisons.append(comparison.measure(*pictures))
             self.report(f"{self._current}: {comparison.in_words(self._comparisons[-1])}")
-        if self._arguments.side_by_side and (overwrite or not job.comparison.exists()):
+        if self._arguments.side_by_side and (overwrite or not os.path.exists(job.comparison)):
             data = comparison.side_by_side(pictures)
             photo.write(job.comparison, data, overwrite=overwrite, like=job.source)
 
