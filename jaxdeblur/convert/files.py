@@ -9,14 +9,14 @@ from typing import Any
 from flax import linen as nn
 
 from jaxdeblur.convert.archives import head, is_safetensors, opened_zip
-from jaxdeblur.convert.keras import from_keras
+from jaxdeblur.convert.keras import from_keras, has_model
 from jaxdeblur.convert.maxim import from_maxim
 from jaxdeblur.convert.nafnet import from_nafnet
 from jaxdeblur.errors import InputError
 
 _KNOWN = (
     "NafNet's .pth or its tensors as safetensors; MAXIM's checkpoint.npz, TensorFlow.js package "
-    "(.tgz) or its folder; a Keras model's JSON and HDF5 file"
+    "(.tgz) or its folder; a Keras model's .keras file, or its JSON and HDF5 file"
 )
 
 
@@ -25,7 +25,8 @@ def read(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any], str]:
 
     Args:
       path: a file or folder that `from_nafnet` or `from_maxim` takes; or of what `from_keras` takes
-        either file, if the other is the only one of its kind beside it, or the folder of both.
+        the one file of both, or either file, if the other is the only one of its kind beside it, or
+        the folder of both.
 
     Returns:
       The module, its parameters as float32 arrays, and where they come from in a few words, such as
@@ -43,6 +44,10 @@ def read(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any], str]:
             return *from_maxim(path), f"MAXIM, {name}"
         case "graph":
             return *from_maxim(path.parent), f"MAXIM, {name}"
+        case "keras archive":
+            return *from_keras(path), f"Keras, {name}"
+        case "hdf5" if has_model(path):
+            return *from_keras(path), f"Keras, {name}"
         case "keras" | "hdf5" | "keras folder":
             model_json, weights_h5 = _keras_pair(path)
             return *from_keras(model_json, weights_h5), f"Keras, {weights_h5.name}"
@@ -56,6 +61,8 @@ def _kind(path: Path) -> str | None:
             names = archive.namelist()
         if any(name.endswith("/data.pkl") for name in names):
             return "torch"
+        if {"config.json", "model.weights.h5"} <= set(names):
+            return "keras archive"
         return "numpy" if any(name.endswith(".npy") for name in names) else None
     signatures = {b"\x1f\x8b": "package", b"\x89HDF": "hdf5", b"\x80": "torch"}
     for signature, kind in signatures.items():

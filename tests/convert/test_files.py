@@ -1,4 +1,5 @@
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -95,3 +96,18 @@ def test_other_files_are_refused_with_the_kinds_that_can_be_read(tmp_path):
     path.mkdir()
     with pytest.raises(InputError, match=kinds):
         convert.read(path)
+
+
+def test_a_keras_file_of_both_is_known(tmp_path):
+    path = tmp_path / "net"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+    assert convert.read(path) == ("keras", (path,), "Keras, net")
+
+
+def test_pipes_and_devices_are_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", "/dev/null"):
+        with pytest.raises(InputError, match="is no file; copy what it gives to one"):
+            convert.read(path)

@@ -1,6 +1,9 @@
 import functools
 import json
 import shutil
+import struct
+import warnings
+import zipfile
 
 import h5py
 import jax
@@ -191,3 +194,120 @@ def test_weights_of_the_video_network_set_the_number_of_channels(parity):
     for name, channels in (("kaist_net_image", 3), ("kaist_net_video", 9)):
         _, params = convert.from_keras(*files_of(parity, name))
         assert params["stem"]["kernel"].shape == (5, 5, channels, 32)
+
+
+# Models of strangers, and both in one file.
+
+
+def pack_keras(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def assert_equal_networks(a, b):
+    assert a[0] == b[0]
+    a, b = flatten_dict(a[1]), flatten_dict(b[1])
+    assert a.keys() == b.keys()
+    for place in a:
+        np.testing.assert_array_equal(a[place], b[place])
+
+
+@pytest.mark.parametrize("name", ["carlo_net", "kaist_net_video"])
+def test_a_whole_model_in_one_file_is_read(parity, tmp_path, name):
+    model_json, weights_h5 = files_of(parity, name)
+    expected = convert.from_keras(model_json, weights_h5)
+    members = [("metadata.json", "{}"), ("config.json", model_json.read_bytes())]
+    archive = pack_keras(
+        tmp_path / "net.keras", [*members, ("model.weights.h5", weights_h5.read_bytes())]
+    )
+    save_in_older_layout(model_json, weights_h5, tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5") as old, h5py.File(tmp_path / "whole.h5", "w") as whole:
+        whole.attrs["model_config"] = model_json.read_text()
+        old.copy(old["/"], whole, "model_weights")
+    for path in (archive, tmp_path / "whole.h5"):
+        assert_equal_networks(convert.from_keras(path), expected)
+        module, params, source = convert.read(path)
+        assert_equal_networks((module, params), expected)
+        assert source == f"Keras, {path.name}"
+
+
+def test_odd_archives_are_refused(parity, tmp_path):
+    model_json, weights_h5 = files_of(parity, "carlo_net")
+    config, stored = model_json.read_bytes(), weights_h5.read_bytes()
+    path = tmp_path / "net.keras"
+    zeros = b"\0" * (12 * len(stored))
+    for members, compression, told in (
+        ([("config.json", config)] * 2 + [("model.weights.h5", stored)], 0, "two members of one"),
+        ([("config.json", config), ("model.weights.h5", stored + zeros)], 8, "would grow"),
+        ([("config.json", config), ("model.weights.h5", stored)], 12, "compressed in a way"),
+        ([("config.json", config), ("model.weights.h5", b"")], 0, "weights_h5 = .*net.keras"),
+        ([("config.json", b"[" * 100_000), ("model.weights.h5", stored)], 0, "not the JSON"),
+        ([("../config.json", config), ("../model.weights.h5", stored)], 0, "is no .keras file"),
+        ([("config.json", config)], 0, "is no .keras file"),
+    ):
+        with warnings.catch_warnings(action="ignore"):  # of a name twice
+            pack_keras(path, members, compression)
+        with pytest.raises(InputError, match=told):
+            convert.from_keras(path)
+    # A member that says it were smaller than it is.
+    pack_keras(path, [("config.json", config), ("model.weights.h5", stored + zeros)], 8)
+    sizes = [struct.pack("<I", len(stored) + n) for n in (len(zeros), 0)]
+    path.write_bytes(path.read_bytes().replace(*sizes))
+    with pytest.raises(InputError, match="not a whole file of weights"):
+        convert.from_keras(path)
+
+
+def of_convolutions(**values):
+    def change(layers):
+        for layer in layers:
+            if layer["class_name"] == "Conv2D":
+                layer["config"].update(values)
+
+    return change
+
+
+def of_all(key, value):
+    def change(layers):
+        for layer in layers:
+            layer[key] = value(layer) if callable(value) else value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        of_all("inbound_nodes", lambda layer: [[[layer["config"]["name"], 0, 0, {}]]]),
+        of_all("inbound_nodes", lambda layer: json.loads("[" * 900 + "]" * 900)),
+        of_all("inbound_nodes", None),
+        of_all("class_name", ["Conv2D"]),
+        of_all("config", 3),
+        lambda layers: [layer["config"].update(name="same") for layer in layers],
+        lambda layers: [layer["config"].update(name=["a"]) for layer in layers],
+        of_convolutions(filters="many"),
+        of_convolutions(filters=10**30),
+        of_convolutions(filters=0),
+        of_convolutions(filters=True),
+        of_convolutions(dilation_rate=2),
+        of_convolutions(dilation_rate=[]),
+    ],
+)
+def test_damaged_layers_are_told_in_a_line(parity, tmp_path, change):
+    """Also layers in a circle, which lead nowhere."""
+    path = changed_model(parity, tmp_path / "odd.json", change, "kaist_net_image")
+    with pytest.raises(InputError, match=r"odd\.json"):
+        convert.from_keras(path, files_of(parity, "kaist_net_image")[1])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 3, 5, 16)])
+def test_a_first_kernel_of_another_shape_is_told(parity, tmp_path, shape):
+    model_json, weights_h5 = files_of(parity, "carlo_net")
+    shutil.copy(weights_h5, tmp_path / "odd.h5")
+    (tmp_path / "odd.h5").chmod(0o600)
+    with h5py.File(tmp_path / "odd.h5", "a") as file:
+        del file["layers/conv2d/vars/0"]
+        file["layers/conv2d/vars/0"] = np.zeros(shape, np.float32)
+    with pytest.raises(InputError, match=r"odd\.h5: the first kernel has shape"):
+        convert.from_keras(model_json, tmp_path / "odd.h5")

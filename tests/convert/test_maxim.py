@@ -1,6 +1,11 @@
 import functools
+import gzip
 import json
+import os
 import shutil
+import struct
+import tarfile
+import tracemalloc
 import zipfile
 
 import jax
@@ -193,3 +198,98 @@ def test_official_package_gives_what_the_official_code_gave(parity, npm_package)
             assert np.abs(stage[-1][0] - expected[f"stage_{i}"]).max() <= 1e-3
         sharp = expected["sharp"].astype(np.float32) / 255
     assert metrics.psnr(stages[-1][-1][0], sharp) == pytest.approx(32.99, abs=0.01)
+
+
+# Files of strangers.
+
+HEADER = b"\x93NUMPY\x01\x00"
+FIRST = "opt/target/stage_0_input_conv_0/bias.npy"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (20000000000,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': ('a', 10000000000)}",
+        "{'descr': '|S1000000000', 'fortran_order': False, 'shape': (100,)}",
+        "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (16,)}",
+        "[" * 5000,
+    ],
+)
+def test_arrays_that_tell_of_more_than_they_have_are_refused(tmp_path, header):
+    path = tmp_path / "odd.npz"
+    text = header.encode() + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(FIRST, HEADER + struct.pack("<H", len(text)) + text + b"\0" * 64)
+    tracemalloc.start()
+    assert_refused(path, "not a whole file of weights")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda model, group: group["weights"][0].update(shape=["ab", 10**10]),
+        lambda model, group: group["weights"][0].update(shape=[[1], 10**10]),
+        lambda model, group: group["weights"][0].update(shape=None),
+        lambda model, group: group["weights"][0].update(dtype="O"),
+        lambda model, group: group["weights"][0].update(dtype="(1000000,1000000)f4"),
+        lambda model, group: group["weights"][0].update(dtype=["f4"]),
+        lambda model, group: group.update(paths=group["paths"] * 100_000),
+        lambda model, group: model.update(weightsManifest=[group] * 3),
+        lambda model, group: group.update(paths=[3]),
+        lambda model, group: group.update(weights=[[1]]),
+        lambda model, group: group.update(paths=[".."]),
+        lambda model, group: group.update(paths=[""]),
+        lambda model, group: group.update(paths=["a\0b"]),
+        lambda model, group: group.update(paths=["a" * 300]),
+        lambda model, group: group.update(paths=["pipe.bin"]),
+        lambda model, group: group.update(paths=["zeros.bin"]),
+    ],
+)
+def test_graphs_that_ask_for_more_than_there_is_are_refused(model_folder, edit):
+    os.mkfifo(model_folder / "pipe.bin")
+    (model_folder / "zeros.bin").symlink_to("/dev/zero")
+    change(model_folder, edit)
+    tracemalloc.start()
+    assert_refused(model_folder, "graph model|cannot be read")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+def member_of_size(size):
+    """The header of a tar file's member; Python reads on for ever after a negative size."""
+    header = bytearray(tarfile.TarInfo("package/models/model.json").tobuf())
+    header[124:136] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    "unpacked",
+    [
+        b"",
+        b"no package",
+        member_of_size((-10_000).to_bytes(12, "big", signed=True)) + b"\0" * 1024,
+        member_of_size((2**60).to_bytes(12, "big")) + b"\0" * 1024,
+        member_of_size(b"zzzzzzzzzzz\0") + b"\0" * 1024,
+    ],
+)
+def test_damaged_packages_are_told(tmp_path, unpacked):
+    (tmp_path / "odd.tgz").write_bytes(gzip.compress(unpacked))
+    assert_refused(tmp_path / "odd.tgz", r"odd\.tgz")
+
+
+def test_a_package_that_grows_beyond_reason_is_refused_early(tmp_path):
+    (tmp_path / "bomb.tgz").write_bytes(gzip.compress(b"\0" * 50_000_000, 9))
+    tracemalloc.start()
+    assert_refused(tmp_path / "bomb.tgz", "unpacks to more than")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40_000_000

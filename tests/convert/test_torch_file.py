@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import struct
@@ -11,6 +12,7 @@ import pytest
 from foreign_files import save_torch, tensor
 from safetensors.numpy import save_file
 
+from jaxdeblur import weights
 from jaxdeblur.convert.torch_file import read_state_dict
 from jaxdeblur.errors import InputError
 
@@ -192,3 +194,111 @@ def test_other_files_are_refused_by_name(path, tmp_path):
     for saved in ({"epoch": 3}, 3, {"params": {}}):
         save_torch(path, saved)
         assert_refused(path, "no dictionary of tensors")
+
+
+# Pickles that ask for more than a file has.
+
+BIG = b"\x8a\x08" + (10**10).to_bytes(8, "little")  # a whole number
+TEXT = b"X\x02\x00\x00\x00ab"
+NUMBERS = b"(K\x01t"
+TWICE = b"K\x01" + b"2\x86" * 60  # a pair of the same pair, of the same pair, ...
+TWICE_BY_NUMBER = b"K\x01q\x00" + b"".join(
+    b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60)
+)
+
+
+def opcodes(key=b"X\x01\x00\x00\x000", count=b"K\x18", offset=b"K\x00", size=NUMBERS):
+    storage = b"X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + key + b"X\x03\x00\x00\x00cpu"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + count + b"tQ" + offset + size
+        + NUMBERS + b"\x89ccollections\nOrderedDict\n)RtR"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        opcodes(size=b"(" + TEXT + BIG + b"t"),  # a text, ten thousand million times
+        opcodes(size=b"((" + TEXT + b"t" + BIG + b"t"),
+        opcodes(size=b"(G\x3f\xf0\0\0\0\0\0\0t"),
+        opcodes(size=b"(J\xff\xff\xff\xfft"),
+        opcodes(offset=TEXT),
+        opcodes(key=NUMBERS),
+        opcodes(count=TEXT),
+        opcodes(key=TWICE),
+        b"}(" + TWICE + b"K\x01u",
+        b"}(" + TWICE_BY_NUMBER + b"K\x01u",
+        TWICE,
+        b"ccollections\nOrderedDict\n}(" + TEXT + b"K\x01ub",
+    ],
+)
+def test_what_would_grow_beyond_the_file_is_refused_at_once(path, more):
+    save_torch(path, {"weight": WEIGHT, "more": more})
+    tracemalloc.start()
+    assert_refused(path, "not a whole file of weights")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50_000_000
+
+
+def test_attributes_of_a_dictionary_are_left_alone(path):
+    attributes = b"ccollections\nOrderedDict\n)R}(X\x05\x00\x00\x00itemsK\x05ub"
+    save_torch(path, {"params": {"weight": WEIGHT}, "state": attributes})
+    assert list(read_state_dict(path)) == ["weight"]
+    save_torch(path, attributes)
+    assert_refused(path, "holds no dictionary of tensors")
+
+
+@pytest.mark.parametrize("byteorder", ["little", "big"])
+def test_many_tensors_of_one_storage_are_no_way_to_fill_the_memory(path, byteorder):
+    more = {f"copy_{i}": tensor("0", 10**5, 0, (10**5,), (1,)) for i in range(200)}
+    save_torch(path, {"weight": np.zeros(10**5, np.float32), **more}, byteorder=byteorder)
+    tracemalloc.start()
+    assert_refused(path, "would grow from")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_members_that_are_compressed_as_no_weights_are_are_refused(path):
+    for compression in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        save_torch(path, {"weight": WEIGHT}, compression=compression)
+        assert_refused(path, "compressed in a way that no weights are")
+
+
+def test_pipes_are_not_waited_for(path):
+    os.mkfifo(path)
+    assert_refused(path, "is no file")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": ("F32", [12], [0, 48]), "b": ("F32", [6], [24, 48])},  # one over the other
+        {"a": ("F32", [6], [0, 24]), "b": ("F32", [1], [44, 48])},  # a hole
+        {"a": ("F32", [120], [0, 480])},
+        {"a": ("F32", [13], [-4, 48])},
+        {"a": ("F32", [2**40, 2**40], [0, 48])},
+        {"a": ("F32", [0, 2**62, 2**62], [0, 0])},
+        {"a": ("F8_E4M3", [48], [0, 48])},
+        {"a": ("X", [12], [0, 48])},
+        {"a": (3, [12], [0, 48])},
+        {"__metadata__": {"card": {"nested": 1}}},
+        {"__metadata__": [1]},
+        b'{"a":' * 50_000,
+        b'{"a":{"dtype":"F32","shape":[6],"data_offsets":[0,24]},'
+        b'"a":{"dtype":"F32","shape":[6],"data_offsets":[24,48]}}',
+    ],
+)
+def test_damaged_headers_of_safetensors_are_told(tmp_path, header):
+    if isinstance(header, dict):
+        keys = ("dtype", "shape", "data_offsets")
+        header = json.dumps(
+            {k: dict(zip(keys, v, strict=True)) if isinstance(v, tuple) else v
+             for k, v in header.items()}
+        ).encode()  # fmt: skip
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 48)
+    assert_refused(path, "safetensors")
+    with pytest.raises(InputError, match=r"net\.safetensors"):
+        weights.load(path)
