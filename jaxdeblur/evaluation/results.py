@@ -17,11 +17,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxdeblur import catalogue, metrics, weights
 from jaxdeblur.data.source import Source
 from jaxdeblur.errors import InputError
 from jaxdeblur.evaluation import pictures, tables
+from jaxdeblur.runtime import atomic, paths
 
 # Published figures of the test split, by dataset: of the blurred images, and of each network, its
 # number of parameters among them where it is one of ours. After the name of a network and a comma
@@ -138,10 +140,11 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
         for title, figures in published.items():
             if title.partition(",")[0] == name:
                 rows.append((f"{title}, published", figures))
-    table = Table("", "PSNR dB", "SSIM", "MSE 1e-3", caption=summary["protocol"])
+    # As text: a name in square brackets is no colour.
+    table = Table("", "PSNR dB", "SSIM", "MSE 1e-3", caption=Text(_shown(summary["protocol"])))
     for title, row in rows:
         mse = f"{1e3 * row['mse']:.2f}" if "mse" in row else ""
-        table.add_row(title, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", mse)
+        table.add_row(Text(_shown(title)), f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", mse)
     console = Console()
     console.print(table)
     console.print(
@@ -149,6 +152,11 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
         "blurred and sharp (their PSNR is infinite)",
         highlight=False,
     )
+
+
+def _shown(text: str) -> str:
+    """A text with escapes for what is none: names of files need not be."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def check_destinations(output: str | Path | None, table: str | Path | None) -> None:
@@ -164,9 +172,9 @@ def check_destinations(output: str | Path | None, table: str | Path | None) -> N
     folders: dict[str, Path] = {}
     if table is not None:
         tables.read(table)
-        folders[f"table = {str(table)!r}"] = Path(table).expanduser().parent
+        folders[f"table = {str(table)!r}"] = paths.local(table, "table").parent
     if output is not None:
-        folders[f"output = {str(output)!r}"] = Path(output).expanduser()
+        folders[f"output = {str(output)!r}"] = paths.local(output, "output")
     for name, folder in folders.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -179,20 +187,30 @@ def check_destinations(output: str | Path | None, table: str | Path | None) -> N
 def write(
     output: str | Path, summary: dict[str, Any], result: Result, labels: Sequence[str]
 ) -> None:
-    """Writes `results.json`, `per_image.csv` and `images.png` into a folder that exists."""
-    folder = Path(output).expanduser()
+    """Writes `results.json`, `per_image.csv` and `images.png` into a folder that exists.
+
+    Every image has its row, also where several have one name. A name that is no text is written
+    with escapes.
+
+    Raises:
+      InputError: a file cannot be written; those before it are.
+    """
+    folder = paths.local(output, "output")
     # JSON has no infinity, which the PSNR of unchanged images is.
     strict = json.loads(json.dumps(summary), parse_constant=lambda _: None)
-    (folder / "results.json").write_text(json.dumps(strict, indent=2, allow_nan=False) + "\n")
-    path = folder / "per_image.csv"
-    # Names of files need not be text.
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with atomic.replacing(folder / "results.json", overwrite=True) as partial:
+        partial.write_text(json.dumps(strict, indent=2, allow_nan=False) + "\n")
+    with (
+        atomic.replacing(folder / "per_image.csv", overwrite=True) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         columns = [name for name in result.rows if name != "index"]
         writer.writerow(["image", *columns])
         for i, index in enumerate(result.rows["index"]):
             writer.writerow([labels[index], *(f"{result.rows[name][i]:.6g}" for name in columns)])
-    result.contact_sheet().save(folder / "images.png")
+    with atomic.replacing(folder / "images.png", overwrite=True) as partial:
+        result.contact_sheet().save(partial)
 
 
 def table_rows(
@@ -258,6 +276,6 @@ def _weights_name(source: str | Path, model: str, effort: int) -> str:
     suffix = f", effort {effort}" if effort else ""
     if str(source) in weights.shipped() or str(source) in catalogue.ENTRIES:
         return f"{source}{suffix}"
-    path = Path(os.path.abspath(Path(source).expanduser()))
+    path = Path(os.path.abspath(paths.local(source, "weights")))
     names = path.parts[-3:] if path.parent.name == "checkpoints" else path.parts[-1:]
-    return f"{model} ({'/'.join(names)}){suffix}"
+    return _shown(f"{model} ({'/'.join(names)}){suffix}")  # a table is read back as text

@@ -1,3 +1,4 @@
+import csv
 import datetime
 import json
 
@@ -227,3 +228,74 @@ def test_an_effort_and_tiles_are_told_of_an_evaluation(changes, weights_name, ti
     (row,) = results.table_rows(SUMMARY, clips, config, source, "maxim-gopro")
     assert row.weights == weights_name
     assert row.protocol == f"whole frames{tiles}; {metrics.PROTOCOL}"
+
+
+def odd_result(num_images):
+    rows = {"index": np.arange(num_images)}
+    for name in ("blurred_psnr", "psnr"):
+        rows[name] = np.linspace(20, 30, num_images)
+    for name in ("blurred_ssim", "ssim", "blurred_mse", "mse"):
+        rows[name] = np.linspace(0.1, 0.9, num_images)
+    pictures = [np.zeros((16, 16, 3), np.float32)]
+    return results.Result(rows, [0], dict.fromkeys(("blurred", "restored", "sharp"), pictures))
+
+
+ODD_NAMES = [
+    "a.png", "a.png", "a.jpg", "\udcff\udcfe.png", "x" * 255, "a\nb.png", 'q"u,o.png',
+    "[/red].png", "=1+1.png", "\0.png", "",
+]  # fmt: skip
+
+
+def test_every_image_has_its_row_whatever_its_name(tmp_path):
+    result = odd_result(len(ODD_NAMES))
+    summary = {"psnr": float("inf"), "protocol": "\udcff"}
+    results.write(tmp_path, summary, result, ODD_NAMES)
+    with (tmp_path / "per_image.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header[0] == "image"
+    told = [name.encode(errors="backslashreplace").decode() for name in ODD_NAMES]
+    assert [row[0] for row in rows] == told
+    assert [float(row[2]) for row in rows] == pytest.approx(result.rows["psnr"], rel=1e-5)
+    assert json.loads((tmp_path / "results.json").read_text()) == {
+        "psnr": None,
+        "protocol": "\udcff",
+    }
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["images.png", "per_image.csv", "results.json"]
+
+
+@pytest.mark.parametrize("name", ["results.json", "per_image.csv", "images.png"])
+def test_a_folder_in_place_of_a_file_is_told(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name}: is not a file"):
+        results.write(tmp_path, {}, odd_result(2), ["a", "b"])
+
+
+@pytest.mark.parametrize("protocol", ["photos in /data/[/b]/[red]x", "photos in /data/\udcff"])
+def test_a_protocol_is_shown_as_it_is(capsys, protocol):
+    figures = {"psnr": 30.0, "ssim": 0.9, "mse": 0.001}
+    summary = {
+        "blurred": figures, "model": None, "protocol": protocol, "num_images": 1, "unchanged": 0.0,
+    }  # fmt: skip
+    results.print_table(summary, "photos")
+    shown = "".join(capsys.readouterr().out.split())
+    assert "".join(protocol.encode(errors="backslashreplace").decode().split()) in shown
+
+
+@pytest.mark.parametrize("place", ["~nosuchuser/x", "x" * 300, "a/" * 2100])
+def test_places_that_cannot_be_are_told(tmp_path, place):
+    place = place if place.startswith("~") else tmp_path / place
+    with pytest.raises(InputError, match="output = "):
+        results.check_destinations(place, None)
+    with pytest.raises(InputError, match="table = "):
+        results.check_destinations(None, place)
+
+
+def test_weights_of_a_name_that_is_no_text_are_the_same_again(tmp_path):
+    config = atrous_cifar.get_config()
+    result, source = result_of_two_images_twice(), tmp_path / "net\udcff.pth"
+    for _ in range(2):
+        rows = results.table_rows(SUMMARY, result, config, cifar_test(), source)
+        tables.add(tmp_path / "table.csv", rows)
+    (row,) = tables.read(tmp_path / "table.csv")
+    assert row.weights == "atrous_net (net\\udcff.pth)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxdeblur.cli.doctor.common import Line
 from jaxdeblur.cli.doctor.machine import room
-from jaxdeblur.runtime import remote
+from jaxdeblur.runtime import paths, remote
 
 
 def lines(workdir: str) -> Iterator[Line]:
@@ -21,7 +21,8 @@ def lines(workdir: str) -> Iterator[Line]:
             mirror.try_writing()
             yield Line("writing", "works")
         return
-    folder = Path(workdir).expanduser().absolute()
+    folder = paths.local(workdir, "workdir").absolute()
+    paths.check_text(folder, "workdir")
     # `Path.exists` would raise where a folder above may not be looked into.
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     yield Line("folder", f"{folder}{'' if there == folder else ' (does not exist yet)'}")
@@ -35,9 +36,13 @@ def lines(workdir: str) -> Iterator[Line]:
 
 
 def _progress(folder: Path) -> Iterator[Line]:
-    from jaxdeblur.workdir import checkpoints, log
+    from jaxdeblur.workdir import checkpoints, folders, log, settings
 
+    if os.path.lexists(folder / settings.FILE):
+        yield Line("network", str(settings.read(folder).get("model")))
     steps = checkpoints.steps(folder)
+    if not steps:
+        folders.check_names(folder)
     yield Line("checkpoints", f"{len(steps)}, the newest of step {steps[-1]}" if steps else "none")
     logged = [line["step"] for line in log.read_metrics(folder)]
     told = f"{len(logged)} lines, steps {logged[0]} to {logged[-1]}" if logged else "none"
