@@ -84,13 +84,9 @@ class Commands:
 
     def _warming(self) -> list[str]:
         """A command that imports what is imported when it is needed: nobody may not."""
-        return [
-            "deblur",
-            "--model",
-            str(self.model),
-            "--overwrite",
-            str(self.model.parent / "warm"),
-        ]
+        folder = str(self.model.parent / "warm")
+        options = ["--overwrite", "--side-by-side", "--compare", folder]
+        return ["deblur", "--model", str(self.model), *options, folder]
 
     def _arguments(self, case: fuzz_folders.Case) -> list[str]:
         return ["deblur", "--model", str(self.model), *case.arguments]
@@ -99,7 +95,7 @@ class Commands:
 def run(case: fuzz_folders.Case, commands: Commands) -> list[End]:
     """Runs the command of a case in one of several ways; the last end is that of a whole run."""
     kind = case.rng.random()
-    if kind < 0.9:
+    if kind < 0.9 or case.nobody:  # who may not import what a new process needs
         return [commands.alone(case)]
     if kind < 0.94:
         children = [commands.start(case, number) for number in range(2)]
@@ -117,7 +113,7 @@ class Child:
         self._logs = [case.place.parent / f"{name}{number}" for name in ("out", "err")]
         self._asked = False
         signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)  # until the child hears them
-        self._pid = _forked(lambda: _become_command(arguments, case, self._logs))
+        self._pid = _forked(lambda: _become_command(arguments, self._logs))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
 
     def ask(self, number: int, after: float) -> None:
@@ -193,14 +189,11 @@ def _work(connection: Connection, warming: list[str]) -> None:
         connection.send(status)
 
 
-def _become_command(arguments: list[str], case: fuzz_folders.Case, logs: list[Path]) -> None:
+def _become_command(arguments: list[str], logs: list[Path]) -> None:
     from jaxdeblur import cli
     from jaxdeblur.runtime import signals
 
     _redirect(logs)
-    if case.nobody:
-        os.setegid(NOBODY)
-        os.seteuid(NOBODY)
     sys.argv = ["jaxdeblur", *arguments]
     signals.end_at_once()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
@@ -255,13 +248,7 @@ def _make_model(path: Path) -> None:
 
 
 def _import_all(folder: Path) -> None:
-    """Makes a folder with a file of each kind, and imports what the command imports for them.
-
-    Nobody may not import, where Python is installed in somebody's home folder.
-    """
-    # What JAX imports when it starts.
-    for module in ("fileinput", "pydoc", "shlex", "jax.numpy"):
-        importlib.import_module(module)
+    """Makes a folder with a file of each kind, and imports what the command imports for them."""
     for module in ("cli", "weights", "media.photo", "runtime.progress"):
         importlib.import_module(f"jaxdeblur.{module}")
     from jaxdeblur.cli import _parser
