@@ -301,6 +301,7 @@ def _network(name: str, fields: dict[str, Any], source: str) -> nn.Module:
 def _load_checkpoint(workdir: Path, step: int | None) -> Deblurrer:
     from jaxdeblur.workdir import checkpoints  # Orbax takes a second to import
 
+    paths.check_text(workdir, "weights")
     config, file = settings.read(workdir), str(workdir / settings.FILE)
     try:
         name, fields = config["model"], config["model_kwargs"]

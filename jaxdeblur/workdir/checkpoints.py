@@ -24,6 +24,7 @@ import flax.struct
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from jaxdeblur.errors import InputError, Preempted, TrainingError
 from jaxdeblur.workdir.folders import check_names, steps
@@ -34,6 +35,11 @@ State = TypeVar("State", bound=flax.struct.PyTreeNode)
 
 # What Orbax and TensorStore raise for files that are missing, cut off or cannot be written.
 _STORAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
+
+
+# What a checkpoint may grow to when it is read, in sizes of its own, and in bytes.
+_MOST_GROWTH = 100
+_LEAST_ROOM = 2**26
 
 
 class Checkpoints:
@@ -257,7 +263,21 @@ def _restore(folder: Path, target: Any) -> Any:
     """Reads a checkpoint as the tree of `target`, or as nested dictionaries of numpy arrays."""
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
     with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
+        # Of the handler: the checkpointer would log what it fails to read.
+        _check_growth(folder, handler.metadata(epath.Path(folder)))
         return checkpointer.restore(folder, args=ocp.args.StandardRestore(target))
+
+
+def _check_growth(folder: Path, described: Any) -> None:
+    """Refuses arrays that a checkpoint tells of and cannot hold, before memory is taken for them.
+
+    TensorStore would end the process. Moments that are still zero take nearly no room.
+    """
+    arrays = [x for x in jax.tree.leaves(described) if getattr(x, "shape", None) is not None]
+    size = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in arrays)
+    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > _LEAST_ROOM + _MOST_GROWTH * stored:
+        raise ValueError(f"it tells of {size:,} bytes, and has {stored:,}")
 
 
 def _checksums(state: Any) -> dict[str, np.ndarray]:

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -5,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore
 
 from jaxdeblur.errors import InputError
 from jaxdeblur.training.state import TrainState
@@ -307,3 +309,17 @@ def test_what_a_killed_process_had_begun_to_remove_is_removed(workdir, name):
     save(workdir, 4)
     assert names(workdir) == ["3", "4"]
     assert_state(read_newest(workdir), 4)
+
+
+@pytest.mark.parametrize("shape", [[10**6, 10**6, 4], [10**5, 10**5, 4]])
+def test_arrays_that_are_told_of_and_not_there_take_no_memory(workdir, shape):
+    """TensorStore ends the process that asks it for more memory than there is."""
+    folder = workdir / "checkpoints" / "3"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    (key,) = (key for key in store.list().result() if key.endswith(b"stem.kernel/.zarray"))
+    described = json.loads(store.read(key).result().value)
+    assert described["shape"] == [3, 3, 4]
+    store.write(key, json.dumps(described | {"shape": shape}).encode()).result()
+    with pytest.raises(InputError, match=r"it tells of [\d,]+ bytes, and has"):
+        checkpoints.read_variables(workdir, 3)
+    assert_state(read_newest(workdir), 2)
