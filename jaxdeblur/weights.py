@@ -141,7 +141,7 @@ def save(path: str | os.PathLike[str], deblurrer: Deblurrer) -> None:
         for key, value in flatten_dict(deblurrer.variables(), sep="/").items()
     }
     data = to_bytes(arrays, metadata={"card": json.dumps(card)})
-    with atomic.replacing(Path(path).expanduser(), overwrite=True) as partial:
+    with atomic.replacing(paths.local(path, "path"), overwrite=True) as partial:
         partial.write_bytes(data)
 
 

@@ -19,7 +19,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     run.add_argument("output", metavar="OUT.safetensors")
     run.set_defaults(run=run_training_run)
     file = origins.add_parser("file", help="official weights of NAFNet or MAXIM, or of Keras")
-    file.add_argument("source", metavar="FILE", help=".pth, checkpoint.npz, .tgz, or a folder")
+    file.add_argument(
+        "source", metavar="FILE", help=".pth, checkpoint.npz, .tgz, .keras, or a folder"
+    )
     file.add_argument("output", metavar="OUT.safetensors")
     file.set_defaults(run=run_file)
     for origin in (keras, run, file):
@@ -62,8 +64,9 @@ def _write_converted(module, params, source: str, arguments: argparse.Namespace)
 
 def _write(deblurrer, arguments: argparse.Namespace) -> None:
     from jaxdeblur.errors import InputError
+    from jaxdeblur.runtime import paths
     from jaxdeblur.weights import save
 
-    if Path(arguments.output).exists() and not arguments.overwrite:
+    if paths.local(arguments.output, "OUT.safetensors").exists() and not arguments.overwrite:
         raise InputError(f"{arguments.output!r} exists; give --overwrite or another name")
     save(arguments.output, deblurrer)

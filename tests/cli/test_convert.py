@@ -60,3 +60,12 @@ def test_what_cannot_be_read_is_one_line_and_writes_nothing(convert_file, tmp_pa
     assert line.startswith("error: path = ")
     assert "odd.pth" in line
     assert not (tmp_path / "net.safetensors").exists()
+
+
+@pytest.mark.parametrize("output", ["~nosuchuser/x.safetensors", "x" * 300, "a/" * 2100])
+def test_outputs_that_cannot_be_are_told(small_weights, output, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["convert", "run", str(small_weights), output])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: OUT.safetensors = ")
