@@ -15,7 +15,7 @@ import jax
 
 from jaxdeblur import catalogue, convert, weights
 from jaxdeblur.errors import InputError
-from jaxdeblur.runtime import atomic
+from jaxdeblur.runtime import atomic, locks, paths
 from jaxdeblur.runtime.download import DownloadError, Progress, digest, download
 
 _log = logging.getLogger(__name__)
@@ -56,15 +56,29 @@ def fetch(
     """
     catalogue.entry(name)
     target = catalogue.path(name)
-    if target.is_file() and not overwrite:
-        if source is None:
+    _make(catalogue.folder())
+    with locks.waiting_for(target):  # for another process that fetches the same
+        if os.path.isfile(target) and not overwrite:
+            if source is not None:
+                raise InputError(f"{target}: exists; give --overwrite to replace it")
             tell(f"{name}: is there already; --overwrite gets it again")
             return target
-        raise InputError(f"{target}: exists; give --overwrite to replace it")
-    _make(catalogue.folder())
+        atomic.check_free(target, overwrite=True)  # before a long download
+        _get(name, target, source, progress, tell)
+    return target
+
+
+def _get(
+    name: str,
+    target: Path,
+    source: str | os.PathLike[str] | None,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> None:
+    """Writes the weights of a name, from a source at hand or downloaded."""
     downloads = catalogue.folder() / "downloads" / name
     if source is not None:
-        original = _brought(name, Path(source).expanduser())
+        original = _brought(name, _source(source))
         tell(f"{name}: converting")
         weights.save(target, _convert(name, original))
     else:
@@ -78,7 +92,18 @@ def fetch(
         weights.save(target, deblurrer)
         _pin(name, original)
     shutil.rmtree(downloads, ignore_errors=True)
-    return target
+
+
+def _source(source: str | os.PathLike[str]) -> Path:
+    """The file or folder that a person names.
+
+    Raises:
+      InputError: it is neither, such as a pipe, which could not be read twice.
+    """
+    path = paths.local(source, "source")
+    if not os.fspath(source) or (path.exists() and not (path.is_file() or path.is_dir())):
+        raise InputError(f"source = {os.fspath(source)!r} is no file; give a file of weights")
+    return path
 
 
 def _make(folder: Path) -> None:

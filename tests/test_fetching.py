@@ -1,5 +1,6 @@
 """Official weights that are fetched from a server of this process, or brought by hand."""
 
+import concurrent.futures
 import dataclasses
 import errno
 import hashlib
@@ -349,6 +350,38 @@ def test_a_network_of_other_sizes_is_refused(entries, folder, tmp_path, monkeypa
 def test_a_file_that_is_not_there_is_named(entries, tmp_path):
     with pytest.raises(InputError, match=r"source = '.*none.pth' cannot be read \(No such file"):
         fetch("by-hand", source=tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "", "~nosuchuser/x", "x" * 300, "loop"])
+def test_what_is_no_file_is_refused_before_it_is_read(entries, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    os.symlink("loop", "loop")
+    with pytest.raises(InputError) as told:
+        fetch("known", source=name)
+    assert str(told.value).startswith(f"source = {name!r}")
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_who_comes_second_waits_and_finds_it_there(entries, folder, server):
+    told = []
+    server.halted.clear()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(fetch, "known", tell=told.append) for _ in range(2)]
+        while not server.asked:
+            assert not all(call.done() for call in calls)
+        server.halted.set()
+        assert {call.result() for call in calls} == {folder / "known.safetensors"}
+    assert len(server.asked) == 1
+    assert "known: is there already; --overwrite gets it again" in told
+    assert [path.name for path in folder.iterdir() if path.is_file()] == ["known.safetensors"]
+
+
+def test_a_folder_in_place_of_the_weights_is_told_before_the_download(entries, folder, server):
+    (folder / "known.safetensors").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"known\.safetensors: is not a file"):
+        fetch("known")
+    assert not server.asked
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(entries):

@@ -136,7 +136,7 @@ def _of_sources(case: Case, ends: list[End], before: dict[Path, Entry]) -> list[
     """What the command comes to has its result or is told, and sound files have theirs."""
     found = []
     errors = [line for end in ends for line in _errors(end)]
-    jobs = [(path, _target(case, path, folder)) for path, folder in sorted(_reached(case))]
+    jobs = [(path, _target(case, path, folder, before)) for path, folder in sorted(_reached(case))]
     counts = Counter(target for _, target in jobs)
     hindered = {
         path for path, target in jobs if counts[target] > 1 or not _possible(case, target, before)
@@ -188,14 +188,15 @@ def _in_output(case: Case, path: Path) -> bool:
     )
 
 
-def _target(case: Case, path: Path, folder: Path) -> Path:
+def _target(case: Case, path: Path, folder: Path, before: dict[Path, Entry]) -> Path:
     video = path.suffix.lower() in _VIDEOS
     suffix = ".png" if path.suffix.lower() == ".gif" else path.suffix
     if video and case.has("--frames"):
         suffix = ""
     if case.output is None:
         return path.with_name(f"{path.stem}.deblurred{suffix}")
-    if case.inputs == [path] and not case.output.is_dir():
+    as_file = case.inputs == [path] and case.output not in before
+    if as_file and (case.output.suffix or (video and case.has("--frames"))):
         return case.output
     return (case.output / path.relative_to(folder)).with_suffix(suffix)
 

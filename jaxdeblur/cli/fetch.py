@@ -7,7 +7,7 @@ import contextlib
 import typing
 from collections.abc import Callable, Iterator
 
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, printable
 
 if typing.TYPE_CHECKING:
     from jaxdeblur import catalogue
@@ -84,7 +84,8 @@ def _reporting(
     tenths = 0  # that were told
 
     def tell(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        line = printable(line)
+        console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def progress(done: int, total: int) -> None:
         nonlocal tenths

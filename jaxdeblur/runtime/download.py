@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -93,16 +94,20 @@ def _writing(target: Path) -> Iterator[None]:
 
 def _left(target: Path, size: int | None) -> tuple[int | None, int]:
     """Bytes of the whole file, None if unknown, and of the part of it that is there."""
-    for part in _parts(target):
-        length = int(part.suffixes[-2][1:])
-        if size in (None, length):
-            return length, part.stat().st_size
-        part.unlink()
-    return size, 0
+    found = size, 0
+    for length, part in _parts(target).items():
+        if size in (None, length) and not found[1]:
+            found = length, part.stat().st_size
+        else:
+            part.unlink()
+    return found
 
 
-def _parts(target: Path) -> list[Path]:
-    return list(target.parent.glob(f"{target.name}.[0-9]*.part"))
+def _parts(target: Path) -> dict[int, Path]:
+    """What has come of a file, by the length that it is to have."""
+    named = re.compile(re.escape(target.name) + r"\.([0-9]{1,18})\.part")
+    found = ((named.fullmatch(path.name), path) for path in sorted(target.parent.iterdir()))
+    return {int(match[1]): path for match, path in found if match and path.is_file()}
 
 
 def _part(target: Path, total: int) -> Path:
@@ -134,7 +139,7 @@ def _transfer(address: str, target: Path, size: int | None, progress: Progress) 
         if size not in (None, total):
             raise _Failed(f"has {total:,} bytes, not {size:,}")
         if not there:
-            for part in _parts(target):
+            for part in _parts(target).values():
                 part.unlink()
         with _part(target, total).open("ab") as file:
             for chunk in _chunks(response):
@@ -187,7 +192,7 @@ def _reason(error: Exception) -> str:
 
 def _accept_part(target: Path, sha256: str | None) -> str:
     """Makes the part the file if its checksum is right, else removes it."""
-    (part,) = _parts(target)
+    (part,) = _parts(target).values()
     found = digest(part)
     if sha256 not in (None, found):
         part.unlink()

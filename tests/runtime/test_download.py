@@ -180,6 +180,25 @@ def test_a_part_of_another_length_is_not_gone_on_with(get, server, tmp_path):
     assert whole(tmp_path)
 
 
+def test_what_only_looks_like_a_part_is_left_alone(get, tmp_path):
+    (tmp_path / "file.1a.part").write_bytes(b"x")
+    (tmp_path / "file.part").write_bytes(b"x")
+    (tmp_path / "file.700000.part").mkdir()
+    with pytest.raises(InputError, match=r"file: cannot be written \(Is a directory\)"):
+        get()
+    (tmp_path / "file.700000.part").rmdir()
+    assert get()[0] == SHA256
+    assert (tmp_path / "file").read_bytes() == DATA
+    assert (tmp_path / "file.1a.part").exists()
+
+
+def test_of_several_parts_one_is_gone_on_with(get, tmp_path):
+    (tmp_path / f"file.{len(DATA)}.part").write_bytes(DATA[:1000])
+    (tmp_path / "file.900000.part").write_bytes(b"other")
+    assert get()[0] == SHA256
+    assert whole(tmp_path)
+
+
 def test_a_file_that_is_there_is_checked_and_kept(get, server, tmp_path):
     get()
     assert get(sha256=SHA256)[0] == SHA256
