@@ -1,5 +1,6 @@
 """Files in the making: whole or not at all, with the right permissions, and nothing left behind."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -58,6 +59,72 @@ def test_permissions_are_those_of_another_file(tmp_path, mode):
             assert stat.S_IMODE(partial.stat().st_mode) == mode  # before there is anything to read
             partial.write_bytes(b"secret")
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o400, 0o000])
+def test_a_file_like_one_that_may_only_be_read_is_written(tmp_path, somebody_else, mode):
+    (tmp_path / "source").touch()
+    (tmp_path / "source").chmod(mode)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(0o777)
+    target = tmp_path / "folder" / "a.png"
+    with (
+        somebody_else(),
+        atomic.replacing(target, overwrite=False, like=tmp_path / "source") as partial,
+    ):
+        partial.write_bytes(b"1")
+    assert target.read_bytes() == b"1"
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+def test_a_pipe_has_no_permissions_to_give(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with atomic.replacing(tmp_path / "a", overwrite=False, like=tmp_path / "pipe"):
+        pass
+    (tmp_path / "other").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_what_is_in_the_way_is_told_before_and_left(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    told = {
+        "folder": "is not a file",
+        "pipe": "is not a file",
+        "link": "leads nowhere",
+        "file": "exists",
+        "missing/a": "its folder does not exist",
+        "file/a": "its folder does not exist",
+        "a\0b": "no name may hold a zero byte",
+    }
+    before = names(tmp_path)
+    for name, reason in told.items():
+        with pytest.raises(InputError, match=reason):
+            atomic.check_free(tmp_path / name, overwrite=False)
+    assert atomic.check_free(tmp_path / "link", overwrite=True) == tmp_path / "nowhere"
+    assert atomic.check_free(tmp_path / "file", overwrite=True) == tmp_path / "file"
+    assert atomic.check_free(tmp_path / "new", overwrite=False) == tmp_path / "new"
+    assert names(tmp_path) == before
+
+
+def test_a_file_that_is_taken_for_one_left_over_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch
+):
+    lock, taken = fcntl.flock, []
+
+    def slow(file, how):
+        if not taken:
+            taken.append(names(tmp_path))
+            (tmp_path / taken[0][0]).unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", slow)
+    with atomic.replacing(tmp_path / "a", overwrite=False) as partial:
+        partial.write_bytes(b"1")
+    assert len(taken) == 1
+    assert names(tmp_path) == ["a"]
 
 
 def test_what_a_killed_process_had_in_the_making_goes_and_what_is_written_stays(tmp_path):
