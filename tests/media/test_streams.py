@@ -12,7 +12,6 @@ from PIL import Image
 from jaxdeblur.errors import InputError
 from jaxdeblur.media import photo, streams
 
-
 pillow_heif.register_heif_opener()
 
 
