@@ -137,6 +137,17 @@ def test_self_ensemble_is_the_mean_over_flips_and_turns():
         np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "size"), [("atrous_net", (131, 77)), ("kaist_net", (41, 60))])
+@pytest.mark.parametrize("options", [{}, {"scales": (2,)}], ids=str)
+def test_the_self_ensemble_of_a_turned_picture_is_the_turned_one(name, size, options):
+    deblurrer = make(name)
+    picture = noise(*size, 3)
+    restored = deblurrer(picture, self_ensemble=True, **options)
+    for turn in (lambda x: x[:, ::-1], np.flipud, np.rot90, lambda x: np.rot90(x, 3)[::-1]):
+        turned = deblurrer(turn(picture), self_ensemble=True, **options)
+        np.testing.assert_allclose(turned, turn(restored), rtol=0, atol=2e-5)
+
+
 def test_strength_mixes():
     deblurrer = make()
     picture = (noise(40, 30, 3) * 255).astype(np.uint8)
