@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxdeblur.errors import InputError, reported
-from jaxdeblur.runtime import signals, startup
+from jaxdeblur.runtime import startup
 
 if TYPE_CHECKING:
     from absl.flags import FlagValues
@@ -31,8 +31,6 @@ def main(argv: Sequence[str]) -> None:
 
         values = flags.parse(argv, _define, __doc__ or "")
         from jaxdeblur import evaluation
-
-        signals.raise_again()
     with flags.joined(values):
         for name in ("workdir", "checkpoint"):
             if values[name].value == "":

@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.runtime import signals
 
 _MESSAGE_BYTES = 1024
 
@@ -197,6 +198,7 @@ class Preemption:
 
         Every process must call it at the same points of its program.
         """
+        signals.check()
         self._calls += 1
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(self._calls)

@@ -12,12 +12,14 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = b"\x1b[?25h\n"  # which a progress bar hides
 
 _unfinished: set[Path] = set()
+_interrupted = False
 
 
 def end_at_once() -> None:
@@ -43,10 +45,19 @@ def ending_at_once() -> Iterator[None]:
 
 
 def raise_again() -> None:
-    """Undoes `end_at_once`: Ctrl-C raises KeyboardInterrupt, and ends the process when repeated."""
+    """Undoes `end_at_once`: Ctrl-C raises KeyboardInterrupt, and ends the process when repeated.
+
+    What runs for long must call `check` now and then.
+    """
     for number in _ASKING:
         if signal.getsignal(number) is _end:
             signal.signal(number, _raise if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def check() -> None:
+    """Raises a KeyboardInterrupt that was lost, as one in the garbage collector's callbacks is."""
+    if _interrupted:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -74,6 +85,21 @@ def _end(number: int, frame: object) -> NoReturn:
     os._exit(128 + number)
 
 
-def _raise(number: int, frame: object) -> NoReturn:
-    signal.signal(number, _end)
+def _raise(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    signal.signal(signal.SIGINT, _end)
+    if _would_lose_it(frame):
+        signal.signal(signal.SIGALRM, _raise)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        return
     raise KeyboardInterrupt
+
+
+def _would_lose_it(frame: FrameType | None) -> bool:
+    """Whether an exception that is raised now would be printed and forgotten."""
+    while frame is not None:
+        if frame.f_code.co_name in ("_xla_gc_callback", "__del__"):
+            return True
+        frame = frame.f_back
+    return False

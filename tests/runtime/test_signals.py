@@ -78,6 +78,45 @@ except KeyboardInterrupt:
     assert process.returncode == 130
 
 
+INTERRUPTED = """
+import os, signal, time, weakref
+from jaxdeblur.runtime import signals
+signals.end_at_once()
+signals.raise_again()
+signals.check()
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000): pass
+class Kept:
+    pass
+class Ended:
+    def __del__(self):
+        interrupt()
+kept = {made}
+try:
+    del kept
+    print("goes on", flush=True)
+    time.sleep({pause})
+    signals.check()
+except KeyboardInterrupt:
+    print("ends", flush=True)
+"""
+
+
+def test_an_interrupt_waits_where_it_would_be_lost():
+    with start(INTERRUPTED.format(made="Ended()", pause=30)) as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "goes on\nends\n", "")
+
+
+def test_an_interrupt_that_is_lost_is_raised_again():
+    made = "Kept(); reference = weakref.ref(kept, interrupt)"
+    with start(INTERRUPTED.format(made=made, pause=0)) as process:
+        out, err = process.communicate(timeout=20)
+    assert out == "goes on\nends\n"
+    assert "Exception ignored" in err  # as Python tells it
+
+
 @pytest.mark.parametrize(
     "command",
     [
