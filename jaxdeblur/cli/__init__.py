@@ -26,9 +26,17 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: the arguments; by default those of the process, which then is the command's own: it
         ends at once when it is asked to.
     """
-    if argv is None:
-        signals.end_at_once()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        _run(list(argv))
+        return
+    signals.end_at_once()
+    try:
+        _run(sys.argv[1:])
+    finally:
+        signals.finished()
+
+
+def _run(arguments: list[str]) -> None:
     # What a subcommand imports is slow: not before signals are heard.
     if arguments and arguments[0] in _CONFIGURED:
         _configured(arguments[0])([f"jaxdeblur {arguments[0]}", *arguments[1:]])

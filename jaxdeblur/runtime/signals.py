@@ -44,6 +44,11 @@ def ending_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def finished() -> None:
+    """Says that all is done: that Ctrl-C comes while Python ends does not change how it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def raise_again() -> None:
     """Undoes `end_at_once`: Ctrl-C raises KeyboardInterrupt, and ends the process when repeated.
 
