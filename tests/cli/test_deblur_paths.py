@@ -171,6 +171,7 @@ def test_standard_input_without_an_end_is_refused_early(small_weights, device):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_closed_streams_are_told(small_weights, tmp_path):
     photo(tmp_path / "a.png")
     shell = f"{sys.executable} -m jaxdeblur deblur --model {small_weights}"

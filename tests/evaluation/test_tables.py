@@ -122,6 +122,7 @@ for i in range(12):
 """
 
 
+@pytest.mark.slow
 def test_no_row_is_lost_when_several_processes_add_to_one_table(tmp_path):
     tables.write(tmp_path / "first.csv", [row()])
     (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")  # another name of the same table

@@ -75,7 +75,7 @@ def count(variables):
         ("nafnet_64", 3, 67_888_835),
         ("maxim_s1", 3, 6_139_561),  # of this one and the next tests/models/test_cost.py counts
         ("maxim_s2", 3, 14_176_178),
-        ("maxim", 3, 22_212_795),
+        pytest.param("maxim", 3, 22_212_795, marks=pytest.mark.slow),
     ],
 )
 def test_parameters_are_as_many_as_published(name, channels, expected):

@@ -137,8 +137,14 @@ def test_self_ensemble_is_the_mean_over_flips_and_turns():
         np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "size"), [("atrous_net", (131, 77)), ("kaist_net", (41, 60))])
-@pytest.mark.parametrize("options", [{}, {"scales": (2,)}], ids=str)
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("kaist_net", (41, 60), {}),
+        pytest.param("atrous_net", (131, 77), {"scales": (2,)}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_the_self_ensemble_of_a_turned_picture_is_the_turned_one(name, size, options):
     deblurrer = make(name)
     picture = noise(*size, 3)
@@ -161,7 +167,7 @@ def test_strength_mixes():
 
 def test_the_card_chooses_the_scales_and_a_call_may_choose_others():
     deblurrer = make(card={"scales": [2]})
-    picture = noise(160, 140, 3)
+    picture = noise(140, 140, 3)
     plain = make()
     once = functools.partial(plain, tile="off")
     expected = scales.restore_scales(once, picture, (2,))
@@ -170,11 +176,10 @@ def test_the_card_chooses_the_scales_and_a_call_may_choose_others():
     np.testing.assert_array_equal(deblurrer(picture, scales=()), plain(picture))
     half = deblurrer(picture, strength=0.5)
     np.testing.assert_allclose(half, picture + 0.5 * (expected - picture), atol=2e-5)
-    for tile in (64, 96):
-        np.testing.assert_allclose(deblurrer(picture, tile=tile), expected, atol=2e-5)
+    np.testing.assert_allclose(deblurrer(picture, tile=96), expected, atol=2e-5)
     picture[3, 5] = np.nan
     assert np.isnan(deblurrer(picture)).sum() <= 3 * 256**2
-    assert not np.isnan(deblurrer(picture)[150:, 130:]).any()
+    assert not np.isnan(deblurrer(picture)[135:, 135:]).any()
 
 
 @pytest.mark.parametrize("wrong", [(1,), (0,), (2.5,), ("4",)])

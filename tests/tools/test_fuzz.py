@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_random_folders_are_restored_as_they_should_be():
     command = [sys.executable, str(ROOT / "tools" / "fuzz.py"), "--folders", "40", "--seed", "100"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

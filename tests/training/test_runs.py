@@ -64,11 +64,11 @@ def test_a_finished_run_stays_finished_when_its_data_grow_or_shrink(photos, tmp_
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("nothing", None),
+        pytest.param("nothing", None, marks=pytest.mark.slow),
         ("more", "train: 6 now, 4 then"),
-        ("others of the same names", "train: others"),
-        ("other names", "train: others"),
-        ("validation", "val: 2 now, 1 then"),
+        pytest.param("others of the same names", "train: others", marks=pytest.mark.slow),
+        pytest.param("other names", "train: others", marks=pytest.mark.slow),
+        pytest.param("validation", "val: 2 now, 1 then", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_goes_on_with_other_data_says_so(photos, tmp_path, capsys, change, told):
