@@ -139,7 +139,9 @@ def _of_sources(case: Case, ends: list[End], before: dict[Path, Entry]) -> list[
     jobs = [(path, _target(case, path, folder, before)) for path, folder in sorted(_reached(case))]
     counts = Counter(target for _, target in jobs)
     hindered = {
-        path for path, target in jobs if counts[target] > 1 or not _possible(case, target, before)
+        path
+        for path, target in jobs
+        if counts[target] > 1 or not _possible(case, path, target, before)
     }
     for path, target in jobs:
         fate, lines = case.sources[path], [line for line in errors if _names(line, path)]
@@ -201,13 +203,15 @@ def _target(case: Case, path: Path, folder: Path, before: dict[Path, Entry]) -> 
     return (case.output / path.relative_to(folder)).with_suffix(suffix)
 
 
-def _possible(case: Case, target: Path, before: dict[Path, Entry]) -> bool:
+def _possible(case: Case, path: Path, target: Path, before: dict[Path, Entry]) -> bool:
     """Whether a target can be written for certain, as far as is known here."""
     more = ".comparison.png" if case.has("--side-by-side") else ""
     if case.nobody or case.has("--compare") or len(os.fsencode(target.name + more)) > 255:
         return False
     taken = target in before and target not in case.results
-    return not taken and (target != case.output or target.suffix == ".png")
+    named = target == case.output  # by the user, perhaps as a format that cannot hold it
+    video = path.suffix.lower() in _VIDEOS
+    return not taken and (not named or (target.suffix == ".png" and not video))
 
 
 def _of_pixels(source: Path, target: Path) -> list[str]:
