@@ -79,10 +79,12 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
         raise InputError(f"{name}: its folder does not exist; make it first")
     if os.path.exists(target) and not os.path.isfile(target):
         raise InputError(f"{name}: is not a file; give another name")
-    if not overwrite and os.path.exists(target):
-        raise _exists(name)
     if not overwrite and os.path.lexists(target):
-        raise InputError(f"{name}: is a link that leads nowhere; give --overwrite or another name")
+        # Asked in this order, since another process may make the file between the questions.
+        if os.path.islink(target) and not os.path.exists(target):
+            what = "is a link that leads nowhere; give --overwrite or another name"
+            raise InputError(f"{name}: {what}")
+        raise _exists(name)
     return target
 
 

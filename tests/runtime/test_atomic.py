@@ -109,6 +109,19 @@ def test_what_is_in_the_way_is_told_before_and_left(tmp_path):
     assert names(tmp_path) == before
 
 
+def test_a_file_that_appears_while_it_is_looked_for_exists(tmp_path, monkeypatch):
+    look = os.path.exists
+
+    def slow(path):
+        found = look(path)
+        (tmp_path / "a").touch()
+        return found
+
+    monkeypatch.setattr(atomic.os.path, "exists", slow)
+    with pytest.raises(atomic.ExistsError):
+        atomic.check_free(tmp_path / "a", overwrite=False)
+
+
 def test_a_file_that_is_taken_for_one_left_over_before_it_is_locked_is_made_again(
     tmp_path, monkeypatch
 ):
