@@ -212,10 +212,10 @@ def test_files_in_place_of_its_folders_are_told(tmp_path):
     assert (tmp_path / "pictures").read_text() == "mine"
 
 
-def test_a_read_only_place_is_told(tmp_path, somebody_else):
+def test_a_read_only_place_is_told(photos, tmp_path, somebody_else):
     (tmp_path / "place").mkdir(mode=0o555)
     with somebody_else(), pytest.raises(InputError, match=r"workdir = .* cannot be written"):
-        training.train_and_evaluate(tiny_config(), tmp_path / "place" / "run")
+        training.train_and_evaluate(epochs_config(photos), tmp_path / "place" / "run")
 
 
 def test_the_log_keeps_what_others_wrote_and_is_strict(tmp_path, caplog):
