@@ -32,8 +32,9 @@ _SHAPES = ((256, 256), (384, 512), (512, 384), (512, 768), (768, 512), (768, 768
 # For pictures that are just as high or as wide.
 _COMMON = ((480, 640), (640, 480), (720, 768), (768, 720))
 
-# Up to this side a picture has a program of its own, which is soon compiled.
-_TINY = 128
+# Up to this side a picture has a program of its own, which is soon compiled: four tiles would be
+# far more work. Pictures that are shrunk for further passes are often so small.
+_SMALL = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +193,7 @@ def plan(
 
 def _shared_shapes(whole: tuple[int, int]) -> list[tuple[int, int]]:
     """The shapes for single pictures of a size."""
-    if max(whole) <= _TINY:
+    if max(whole) <= _SMALL:
         return [whole]
     common = [s for s in _COMMON if s[0] == whole[0] or s[1] == whole[1]]
     return [*_SHAPES, *common]
