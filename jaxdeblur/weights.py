@@ -22,8 +22,8 @@ from jaxdeblur.models import create_model, describe_model
 from jaxdeblur.models.layers import Array
 from jaxdeblur.models.variables import channels_of, check_shapes
 from jaxdeblur.restoring import restore, tiling
-from jaxdeblur.runtime import atomic, paths, remote
-from jaxdeblur.workdir import log, settings
+from jaxdeblur.runtime import atomic, paths
+from jaxdeblur.workdir import log, remote, settings
 from jaxdeblur.workdir.folders import step_of
 
 _SHIPPED = Path(__file__).parent / "pretrained"

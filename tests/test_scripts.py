@@ -211,7 +211,7 @@ def test_away_from_the_checkout_the_command_trains_and_evaluates(tmp_path):
         ["train", "mine.py", "--workdir", "run", "--config.batch_size=2"],
         ["eval", "quickstart", "--workdir", "run", "--config.eval_patch_size=16"],
     ):
-        command = [sys.executable, "-m", "jaxdeblur.cli", *arguments]
+        command = [sys.executable, "-m", "jaxdeblur", *arguments]
         result = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
@@ -237,7 +237,7 @@ def test_convert_keras_writes_what_load_takes(shared_data, tmp_path):
     parity = shared_data / "parity"
     output = tmp_path / "atrous.safetensors"
     command = [
-        "-m", "jaxdeblur.cli", "convert", "keras", parity / "atrous_net_video.model.json",
+        "-m", "jaxdeblur", "convert", "keras", parity / "atrous_net_video.model.json",
         parity / "atrous_net_video.weights.h5", output,
     ]  # fmt: skip
     result = run(*command)

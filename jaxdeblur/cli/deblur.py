@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
-from collections.abc import Iterator
-from typing import NoReturn
 
 from jaxdeblur.cli.restorer import STREAM, Restorer
 from jaxdeblur.errors import InputError
@@ -77,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     from jaxdeblur.runtime import cluster
 
     restorer = Restorer(arguments)
-    with restorer.log_told(), _tidy_when_terminated():
+    with restorer.log_told():
         if STREAM in arguments.inputs:
             restorer.stream()
             return
@@ -118,20 +114,3 @@ def _check(arguments: argparse.Namespace) -> None:
         arguments.compare = paths.local(arguments.compare, "--compare")
         if not arguments.compare.exists():
             raise InputError(f"--compare {str(arguments.compare)!r} does not exist")
-
-
-@contextlib.contextmanager
-def _tidy_when_terminated() -> Iterator[None]:
-    """Lets SIGTERM remove the file in the making, in a process that is not the command's own."""
-
-    def end(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

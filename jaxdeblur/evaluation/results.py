@@ -21,7 +21,7 @@ from rich.text import Text
 
 from jaxdeblur import catalogue, metrics, weights
 from jaxdeblur.data.source import Source
-from jaxdeblur.errors import InputError
+from jaxdeblur.errors import InputError, printable
 from jaxdeblur.evaluation import pictures, tables
 from jaxdeblur.runtime import atomic, paths
 
@@ -141,10 +141,10 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
             if title.partition(",")[0] == name:
                 rows.append((f"{title}, published", figures))
     # As text: a name in square brackets is no colour.
-    table = Table("", "PSNR dB", "SSIM", "MSE 1e-3", caption=Text(_shown(summary["protocol"])))
+    table = Table("", "PSNR dB", "SSIM", "MSE 1e-3", caption=Text(printable(summary["protocol"])))
     for title, row in rows:
         mse = f"{1e3 * row['mse']:.2f}" if "mse" in row else ""
-        table.add_row(Text(_shown(title)), f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", mse)
+        table.add_row(Text(printable(title)), f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", mse)
     console = Console()
     console.print(table)
     console.print(
@@ -152,11 +152,6 @@ def print_table(summary: dict[str, Any], dataset: str) -> None:
         "blurred and sharp (their PSNR is infinite)",
         highlight=False,
     )
-
-
-def _shown(text: str) -> str:
-    """A text with escapes for what is none: names of files need not be."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def check_destinations(output: str | Path | None, table: str | Path | None) -> None:
@@ -278,4 +273,4 @@ def _weights_name(source: str | Path, model: str, effort: int) -> str:
         return f"{source}{suffix}"
     path = Path(os.path.abspath(paths.local(source, "weights")))
     names = path.parts[-3:] if path.parent.name == "checkpoints" else path.parts[-1:]
-    return _shown(f"{model} ({'/'.join(names)}){suffix}")  # a table is read back as text
+    return printable(f"{model} ({'/'.join(names)}){suffix}")  # a table is read back as text

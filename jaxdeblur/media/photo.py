@@ -23,6 +23,7 @@ import numpy as np
 from jaxdeblur.errors import InputError, one_line, printable
 from jaxdeblur.media import streams
 from jaxdeblur.media.formats import between, pillow, png, tiff, tiff_pages
+from jaxdeblur.media.metadata import profiles
 from jaxdeblur.media.metadata.common import Metadata
 from jaxdeblur.runtime.atomic import replacing
 
@@ -133,7 +134,8 @@ def encode(photo: Photo, rgb: np.ndarray, suffix: str | None = None) -> bytes:
             if target == "PNG":
                 return png.encode(np.ascontiguousarray(array), photo.metadata, same_format)
             if target == "TIFF":
-                metadata = between.with_profile(photo.metadata, grey=photo.grey)
+                icc = profiles.of(photo.metadata, grey=photo.grey)
+                metadata = dataclasses.replace(photo.metadata, icc=icc)
                 return tiff.encode(array, metadata, same_format)
             return pillow.encode(array, target, photo.metadata, same_format)
     except MemoryError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from jaxdeblur.media.formats import heif
+
 _LENGTH = 1024  # bytes that are looked at
 
 _STARTS = (
@@ -20,7 +22,8 @@ _STARTS = (
     b"YUV4MPEG2 ",
 )
 
-_PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\x00", b"MM\x00*", b"II+\x00")
+_PHOTO_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+_PHOTO_STARTS += (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # ISO/IEC 14496-12: the kinds of box that such a file begins with, and the brands of photographs.
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
@@ -49,14 +52,17 @@ def is_photo(head: bytes) -> bool:
     return webp or head.startswith(_PHOTO_STARTS) or _is_iso_photo(head)
 
 
+def may_be_photo(head: bytes) -> bool:
+    """Whether a file of which no more than 8 bytes are known can be a photograph."""
+    return head.startswith((*_PHOTO_STARTS, b"RIFF")) or head[4:8] == b"ftyp"
+
+
 def _is_iso_photo(head: bytes) -> bool:
     """Whether a file that begins so is a photograph in boxes, such as HEIC, AVIF or CR3."""
-    if head[4:8] != b"ftyp":
-        return False
-    major, end = head[8:12], int.from_bytes(head[:4], "big")
-    others = {head[at : at + 4] for at in range(16, min(end, len(head)), 4)}
-    like_photo = not others.isdisjoint(_PHOTO_BRANDS) and others.isdisjoint(_VIDEO_BRANDS)
-    return major in _PHOTO_BRANDS or (like_photo and major not in _VIDEO_BRANDS)
+    brands = heif.brands(head)
+    if brands and head[8:12] in _PHOTO_BRANDS:
+        return True
+    return not brands.isdisjoint(_PHOTO_BRANDS) and brands.isdisjoint(_VIDEO_BRANDS)
 
 
 def head_of(path: Path) -> bytes:

@@ -12,6 +12,7 @@ import time
 from typing import BinaryIO
 
 from jaxdeblur.errors import InputError
+from jaxdeblur.media import sniffing
 
 LIMIT = 2 << 30
 """The most bytes that are read."""
@@ -19,13 +20,7 @@ LIMIT = 2 << 30
 _CHUNK = 1 << 20  # bytes
 _PATIENCE = 5.0  # seconds without anybody who writes into a pipe
 
-# How the files of every format of `photo.SUFFIXES`, and GIF, begin: what stands there, and where.
-_BEGINNINGS = (
-    *((0, start) for start in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")),
-    *((0, start) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (4, b"ftyp"),  # AVIF and HEIC
-)
-_LONGEST = 8  # bytes of such a beginning
+_BEGINNING = 8  # bytes that tell whether to read on
 
 
 def read(file: BinaryIO, name: str, first: bytes = b"") -> bytes:
@@ -40,10 +35,10 @@ def read(file: BinaryIO, name: str, first: bytes = b"") -> bytes:
       InputError: nothing comes, it begins as no photograph does, or it has more than `LIMIT` bytes.
     """
     data = bytearray(first)
-    data += file.read(_LONGEST)
+    data += file.read(_BEGINNING)
     if not data:
         raise InputError(f"{name}: is empty")
-    if not any(data.startswith(start, place) for place, start in _BEGINNINGS):
+    if not sniffing.may_be_photo(bytes(data)):
         raise InputError(f"{name}: is no image, or of a format that is not known")
     while chunk := file.read(_CHUNK):
         data += chunk

@@ -98,15 +98,17 @@ def restore(
             f"scales = {options.scales} are for networks of image mode; this one sees three frames"
         )
 
-    def restore_view(view: np.ndarray, **how: bool) -> np.ndarray:
+    # What is mixed with something is clipped afterwards.
+    mixed = options.self_ensemble or options.strength < 1
+    clipped = not mixed or bool(options.scales)
+
+    def restore_view(view: np.ndarray, telling: bool = True) -> np.ndarray:
         def once(pictures: np.ndarray) -> np.ndarray:
+            how = {"clipped": clipped, "telling": telling}
             return _restore_tiles(module, variables, pictures, options.tile, limits, **how)
 
         return restore_scales(once, view, options.scales)
 
-    # What is mixed with something is clipped afterwards.
-    mixed = options.self_ensemble or options.strength < 1
-    restore_view = functools.partial(restore_view, clipped=not mixed or bool(options.scales))
     if options.self_ensemble:
         restored = _mean_over_turns(restore_view, blurred)
     elif mixed:
@@ -192,12 +194,13 @@ def _restore_tiles(
         filled = np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])
         results = _apply(module, variables, to_float(filled))
         for (i, rows, columns), window, result in zip(chosen, windows, results, strict=False):
-            if limits is not None and (
-                reason := _judged(plan, rows, columns, shape, window, result, limits)
-            ):
-                result = to_float(current_frame(window))
-                if telling:
-                    _log.warning("%s left as they were: %s", _place(rows, columns), reason)
+            if limits is not None:
+                judged = plan.grown(rows, columns, LIMITED_SIDE, shape[1:3])
+                before = to_float(current_frame(window))
+                if reason := implausible(before[judged], result[judged], limits):
+                    result = before
+                    if telling:
+                        _log.warning("%s left as they were: %s", _place(rows, columns), reason)
             part = result[rows.inside, columns.inside]
             target = restored[i, rows.first : rows.stop, columns.first : columns.stop]
             if in_place:
@@ -209,21 +212,6 @@ def _restore_tiles(
         for band in bands(shape[1]):
             restored[:, band] = from_float(total[:, band], blurred.dtype)
     return restored[0] if single else restored
-
-
-def _judged(
-    plan: tiling.Plan,
-    rows: tiling.Span,
-    columns: tiling.Span,
-    size: tuple[int, ...],
-    window: np.ndarray,
-    result: np.ndarray,
-    limits: Mapping[str, float],
-) -> str | None:
-    """Why a tile's result is implausible, or None; judged by enough pixels, if there are."""
-    pairs = zip((rows, columns), plan.shape, size[1:3], strict=True)
-    judged = tuple(span.grown(LIMITED_SIDE, tile, whole) for span, tile, whole in pairs)
-    return implausible(to_float(current_frame(window[judged])), result[judged], limits)
 
 
 def _place(rows: tiling.Span, columns: tiling.Span) -> str:

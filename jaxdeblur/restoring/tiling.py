@@ -32,9 +32,9 @@ _SHAPES = ((256, 256), (384, 512), (512, 384), (512, 768), (768, 512), (768, 768
 # For pictures that are just as high or as wide.
 _COMMON = ((480, 640), (640, 480), (720, 768), (768, 720))
 
-# Up to this side a picture has a program of its own, which is soon compiled: four tiles would be
-# far more work. Pictures that are shrunk for further passes are often so small.
-_SMALL = 256
+# Up to so many pixels a picture has a program of its own, which is soon compiled: four tiles would
+# be far more work. Pictures that are shrunk for further passes are often so small.
+_SMALL = 256**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +130,13 @@ class Plan:
         )
         return cls(shape, *spans)
 
+    def grown(
+        self, rows: Span, columns: Span, side: int, size: tuple[int, ...]
+    ) -> tuple[slice, ...]:
+        """What a tile gives to pictures of a size, grown to `side` pixels squared if it can be."""
+        axes = zip((rows, columns), self.shape, size, strict=True)
+        return tuple(span.grown(side, tile, pixels) for span, tile, pixels in axes)
+
     @property
     def blended(self) -> bool:
         """Whether the tiles are blended where they overlap."""
@@ -176,15 +183,18 @@ def plan(
     else:
         side = round_up(tile, multiple)
         shapes = [_within((side, side), whole)]
-    plans = [p for s in shapes if (p := Plan.of(size, whole, s, reach, multiple))]
+
+    def plans_of(shapes: list[tuple[int, int]]) -> list[Plan]:
+        return [p for s in shapes if (p := Plan.of(size, whole, s, reach, multiple))]
+
+    plans = plans_of(shapes)
     if not plans and tile != "auto":
         raise InputError(
             f"tile = {tile} is too small for {type(module).__name__}, whose margins are "
             f"{reach[0]} and {reach[1]} pixels; {sum(reach) + multiple} at least, or 'auto'"
         )
-    if not plans:  # the picture, or every tile, is no larger than the margins
-        smallest = _within(_SHAPES[0], whole)
-        plans = [p for s in (smallest, whole) if (p := Plan.of(size, whole, s, reach, multiple))]
+    if not plans:  # a side of the picture, or of every tile, is no longer than the margins
+        plans = plans_of([_within(s, whole) for s in _SHAPES]) or plans_of([whole])
     fitting = [p for p in plans if math.prod(p.shape) <= budget]
     if fitting:
         return min(fitting, key=lambda p: p.pixels)
@@ -193,7 +203,7 @@ def plan(
 
 def _shared_shapes(whole: tuple[int, int]) -> list[tuple[int, int]]:
     """The shapes for single pictures of a size."""
-    if max(whole) <= _SMALL:
+    if math.prod(whole) <= _SMALL:
         return [whole]
     common = [s for s in _COMMON if s[0] == whole[0] or s[1] == whole[1]]
     return [*_SHAPES, *common]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 from ml_collections import ConfigDict
 
 from jaxdeblur.errors import InputError, TrainingError
-from jaxdeblur.runtime import distributed, locks, paths, remote
+from jaxdeblur.runtime import distributed, locks, paths
 from jaxdeblur.runtime.progress import ProgressLine
 from jaxdeblur.training import reporting
-from jaxdeblur.workdir import checkpoints, log, settings
+from jaxdeblur.workdir import checkpoints, log, remote, settings
 
 if TYPE_CHECKING:
     from jaxdeblur.evaluation.results import Result

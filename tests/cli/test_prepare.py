@@ -305,7 +305,7 @@ def test_a_store_inside_the_folder_is_no_clip_of_it(folder, prepare):
 
 def test_two_processes_into_one_store(folder, tmp_path, prepare):
     store = tmp_path / "store"
-    command = [sys.executable, "-m", "jaxdeblur.cli", "prepare", "frames", folder, store]
+    command = [sys.executable, "-m", "jaxdeblur", "prepare", "frames", folder, store]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -45,11 +45,19 @@ def test_four_hundred_sizes_share_six_programs():
 
 
 @pytest.mark.parametrize(
-    ("size", "shape"), [((480, 640), (480, 640)), ((720, 1280), (720, 768)), ((256, 90), (256, 90))]
+    ("size", "shape"),
+    [((480, 640), (480, 640)), ((720, 1280), (720, 768)), ((180, 320), (180, 320))],
 )
 def test_common_sizes_and_tiny_ones_have_programs_of_their_own(size, shape):
     module = create_model("atrous_net_small")
     assert tiling.plan(module, size, single=True, budget=10**6).shape == shape
+
+
+@pytest.mark.parametrize(("size", "side"), [((100, 9000), 100), ((9000, 7), 8)])
+def test_a_long_strip_is_cut_though_it_is_narrower_than_the_margins(size, side):
+    plan = tiling.plan(create_model("atrous_net_small"), size, single=True, budget=10**7)
+    assert sorted(plan.shape)[0] == side
+    assert sorted(plan.shape)[1] <= 768
 
 
 def test_a_tile_may_be_larger_than_the_picture():

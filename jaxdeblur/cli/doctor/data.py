@@ -17,7 +17,7 @@ from jaxdeblur.configs import default
 from jaxdeblur.data import datasets
 from jaxdeblur.data.source import TrainingSample
 from jaxdeblur.errors import InputError, naming_extra, nearest
-from jaxdeblur.runtime import remote
+from jaxdeblur.workdir import remote
 
 _LIMIT = 3.0  # seconds to read each split
 _PATCH_SIZE = 256  # pixels, the side of what is read of an image: that of the recipes on frames

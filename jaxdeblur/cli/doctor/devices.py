@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxdeblur.cli.doctor.common import Line, reason, size, until_failure
-from jaxdeblur.runtime import remote, startup
+from jaxdeblur.runtime import startup
+from jaxdeblur.workdir import remote
 
 _LIMIT = 120.0  # seconds; on a TPU pod a lone process waits for the others
 _MOST_MESSAGES = 3

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jaxdeblur.cli.doctor.common import Line
 from jaxdeblur.cli.doctor.machine import room
-from jaxdeblur.runtime import paths, remote
+from jaxdeblur.runtime import paths
+from jaxdeblur.workdir import remote
 
 
 def lines(workdir: str) -> Iterator[Line]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from jaxdeblur.media import lost
@@ -39,13 +37,6 @@ def tell(
     lost.tell_all(names)
 
 
-def with_profile(metadata: Metadata, *, grey: bool) -> Metadata:
-    """Metadata for a format that tells colours by a profile alone."""
-    if metadata.icc or not metadata.colours:
-        return metadata
-    return dataclasses.replace(metadata, icc=profiles.of_code_points(metadata.colours, grey=grey))
-
-
 def _of_pixels(target: str, dtype: np.dtype, *, grey: bool, alpha: bool) -> set[str]:
     names = set()
     if target not in ("PNG", "TIFF") and dtype != np.uint8:
@@ -73,8 +64,6 @@ def _of_metadata(metadata: Metadata, source: str, target: str) -> set[str]:
     if source == "GIF" and target == "PNG":
         names.add("gif")
     if source == "JPEG" and jpeg.holds_more(own["segments"]):
-        names.add("segments")
-    if source == "TIFF" and own["tags"].keys() & {33723, 34377}:  # IPTC, Photoshop
         names.add("segments")
     if source == "TIFF" and _OF_TIFF & own["tags"].keys():
         names.add("segments")

@@ -173,9 +173,8 @@ def _blocks(array: np.ndarray, target: str, metadata: Metadata) -> tuple[dict[st
     packet = metadata.xmp
     if limits[1] is not None and len(packet) > limits[1]:
         packet = b""
-    icc = metadata.icc
-    if not icc and metadata.colours and target != "HEIF":
-        icc = profiles.of_code_points(metadata.colours, grey=array.shape[-1] < 3)
+    grey = array.shape[-1] < 3
+    icc = metadata.icc if target == "HEIF" else profiles.of(metadata, grey=grey)
     if array.shape[-1] in {"WEBP": (1, 2), "AVIF": (2,)}.get(target, ()):  # written as RGB
         icc = profiles.for_rgb(icc)
     return {"exif": block, "icc_profile": icc, "xmp": packet}, gone

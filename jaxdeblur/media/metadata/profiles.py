@@ -9,6 +9,8 @@ import struct
 
 import numpy as np
 
+from jaxdeblur.media.metadata.common import Metadata
+
 SRGB_PRIMARIES, SRGB_TRANSFER = 1, 13
 _UNSPECIFIED = 2
 _HDR = (16, 18)  # PQ and HLG
@@ -68,6 +70,13 @@ def describes_srgb(icc: bytes) -> bool:
 def is_hdr(code_points: tuple[int, int]) -> bool:
     """Whether the transfer characteristics are PQ or HLG, which matrices and curves cannot tell."""
     return code_points[1] in _HDR
+
+
+def of(metadata: Metadata, *, grey: bool) -> bytes:
+    """The profile for a format that tells colours in no other way: its own, or one made for it."""
+    if metadata.icc or not metadata.colours:
+        return metadata.icc
+    return of_code_points(metadata.colours, grey=grey)
 
 
 def of_code_points(code_points: tuple[int, int], *, grey: bool) -> bytes:

@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import importlib
 import logging
-import re
 import secrets
 import shutil
 import tempfile
@@ -20,11 +19,11 @@ from typing import Any
 
 from jaxdeblur.errors import InputError, TrainingError
 from jaxdeblur.runtime import signals
+from jaxdeblur.workdir.folders import step_of
 
 _log = logging.getLogger(__name__)
 
 _WHOLE = "whole"  # this object in a checkpoint's folder: the rest of it is there
-_STEP = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _TRIAL = ".jaxdeblur-trial-"  # begins the name of an object that was written for a moment
 _LONGEST = 255  # bytes of a file's name
@@ -271,9 +270,7 @@ def _misplaced(name: str) -> bool:
 def _step(name: str) -> int | None:
     """The step of the checkpoint that a file belongs to."""
     parts = name.split("/")
-    if len(parts) > 2 and parts[0] == "checkpoints" and _STEP.fullmatch(parts[1]):
-        return int(parts[1])
-    return None
+    return step_of(parts[1]) if len(parts) > 2 and parts[0] == "checkpoints" else None
 
 
 def _is_whole(name: str, names: list[str]) -> bool:

@@ -18,7 +18,7 @@ import pytest
 
 import jaxdeblur
 from jaxdeblur.errors import InputError, TrainingError
-from jaxdeblur.runtime import remote
+from jaxdeblur.workdir import remote
 
 ROOT = Path(__file__).parents[2]
 
